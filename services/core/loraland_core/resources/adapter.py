@@ -1,0 +1,145 @@
+"""Adapter: a named, versioned LoRA artifact that replicas serve."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from loraland_core.resources.common import (
+    Conditions,
+    Digest,
+    DnsName,
+    Label,
+    Metadata,
+    Model,
+    S3Uri,
+    SecretRef,
+    ShortText,
+    rules,
+)
+
+
+class ArtifactSource(Model):
+    digest: Digest = Field(
+        description="Digest of an artifact under this namespace's prefix of the platform's bucket."
+    )
+    name: Label | None = Field(
+        default=None,
+        description="Name under which the artifact was uploaded; the Adapter's own if empty.",
+    )
+
+
+class S3Source(Model):
+    uri: S3Uri = Field(description="Folder with the adapter's PEFT files.")
+    credentials_secret_ref: SecretRef | None = Field(
+        default=None, description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+    )
+
+
+class HuggingFaceSource(Model):
+    repo: Annotated[str, Field(min_length=1, max_length=256)] = Field(description="Repository id.")
+    revision: Annotated[str, Field(max_length=128)] | None = Field(
+        default=None, description="Commit, tag or branch."
+    )
+    credentials_secret_ref: SecretRef | None = Field(
+        default=None, description="Secret with HF_TOKEN."
+    )
+
+
+class PvcSource(Model):
+    claim: DnsName = Field(description="PersistentVolumeClaim in the Adapter's namespace.")
+    path: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
+        description="Folder with the adapter's PEFT files, within the volume."
+    )
+
+
+class SourceSpec(Model):
+    """Where the adapter's files come from."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        json_schema_extra=rules(
+            (
+                "[has(self.artifact), has(self.s3), has(self.huggingFace), has(self.pvc)]"
+                ".filter(x, x).size() == 1",
+                "exactly one of artifact, s3, huggingFace and pvc must be given",
+            )
+        ),
+    )
+
+    artifact: ArtifactSource | None = Field(default=None, description="An uploaded artifact.")
+    s3: S3Source | None = Field(default=None, description="Imported from S3.")
+    hugging_face: HuggingFaceSource | None = Field(default=None, description="Imported from a Hub.")
+    pvc: PvcSource | None = Field(default=None, description="Imported from a volume.")
+
+
+class AdapterSpec(Model):
+    """An adapter that replicas of its base model serve."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        json_schema_extra=rules(
+            ("self.baseModel == oldSelf.baseModel", "baseModel is immutable: create a new Adapter")
+        ),
+    )
+
+    source: SourceSpec = Field(description="Where the files come from.")
+    base_model: Label = Field(description="A base model of the catalogue, by name.")
+    pinned: bool = Field(default=False, description="Keep it in a slot of every replica.")
+    priority: int = Field(
+        default=0, ge=-1000, le=1000, description="Higher stays longer in the cache."
+    )
+    prefetch: bool = Field(default=False, description="Bring it to every replica beforehand.")
+    enabled: bool = Field(default=True, description="False stops serving and keeps the files.")
+    allowed_tenants: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=63)]], Field(max_length=256)
+    ] = Field(
+        default=[],
+        description="Tenants that may use it; empty for this namespace alone, * for everyone.",
+    )
+    deletion_policy: Literal["Retain", "Delete"] = Field(
+        default="Retain", description="What happens to the files when the Adapter is deleted."
+    )
+    revision_history_limit: int = Field(
+        default=10, ge=0, le=100, description="Earlier digests whose files are kept."
+    )
+
+
+class ReplicaCount(Model):
+    ready: int = 0
+    total: int = 0
+
+
+class Instance(Model):
+    replica: ShortText
+    tier: ShortText | None = None
+    digest: ShortText | None = None
+    error: ShortText | None = None
+
+
+class AdapterStatus(Model):
+    observed_generation: int | None = None
+    phase: ShortText | None = Field(default=None, description="One word for the printer.")
+    conditions: Conditions = []
+    digest: ShortText | None = None
+    uri: ShortText | None = None
+    rank: int | None = None
+    target_modules: Annotated[list[ShortText], Field(max_length=64)] | None = None
+    size_bytes: int | None = None
+    replicas: ReplicaCount | None = None
+    instances: Annotated[list[Instance], Field(max_length=64)] | None = None
+    registered_revision: ShortText | None = Field(
+        default=None, description="Revision of the registry record that serves this spec."
+    )
+
+
+class Adapter(Model):
+    api_version: str = "loraland.dev/v1alpha1"
+    kind: str = "Adapter"
+    metadata: Metadata
+    spec: AdapterSpec
+    status: AdapterStatus = AdapterStatus()

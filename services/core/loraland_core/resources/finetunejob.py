@@ -1,0 +1,367 @@
+"""FineTuneJob: one training run that ends in an adapter."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from loraland_core.resources.common import (
+    Conditions,
+    Decimal,
+    Digest,
+    DnsName,
+    Label,
+    Metadata,
+    Model,
+    Passthrough,
+    S3Uri,
+    SecretRef,
+    ShortText,
+    rules,
+)
+
+Template = Annotated[str, Field(min_length=1, max_length=16384)]
+Metric = Literal["ExactMatch", "JsonFieldMatch", "Accuracy", "F1", "RougeL", "MAE"]
+# What may change on a live job; everything else is fixed at creation.
+MUTABLE_FIELDS = ("suspend", "ttlSecondsAfterFinished", "activeDeadlineSeconds")
+
+
+def _config(*pairs: tuple[str, str]) -> ConfigDict:
+    return ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        json_schema_extra=rules(*pairs),
+    )
+
+
+class LoraSpec(Model):
+    """The adapter's shape. Source of the defaults: LoRA Land, arXiv 2405.00732."""
+
+    rank: int = Field(default=8, ge=1, le=256, description="Rank of the low-rank update.")
+    alpha: int = Field(default=16, ge=1, le=1024, description="The update is scaled by alpha/rank.")
+    dropout: Decimal = Field(default="0", description="Dropout before A, a decimal string.")
+    target_modules: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=32)] = (
+        Field(
+            default=["q_proj", "v_proj"],
+            description="Linear modules that get an update, by name; all-linear for every one.",
+        )
+    )
+
+
+class TrainingSpec(Model):
+    """How long and how fast to learn."""
+
+    model_config = _config(
+        (
+            "!(has(self.epochs) && has(self.maxSteps))",
+            "epochs and maxSteps exclude each other: remove one of them",
+        )
+    )
+
+    epochs: int | None = Field(
+        default=None, ge=1, le=1000, description="Passes over the rows; 3 if nothing is said."
+    )
+    max_steps: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="Optimizer steps, instead of epochs."
+    )
+    batch_size: int = Field(default=1, ge=1, le=4096, description="Rows a device and micro-step.")
+    gradient_accumulation: int = Field(
+        default=16, ge=1, le=4096, description="Micro-steps that make an optimizer step."
+    )
+    learning_rate: Decimal = Field(default="0.0002", description="Peak rate, a decimal string.")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="How the rate falls after warm-up."
+    )
+    warmup_ratio: Decimal = Field(
+        default="0.03", description="Share of the steps spent warming up, a decimal string."
+    )
+    max_sequence_length: int = Field(
+        default=1024, ge=8, le=131_072, description="Longer rows are cut, in tokens."
+    )
+    seed: int = Field(default=0, ge=0, le=2_147_483_647, description="Same seed, same adapter.")
+
+
+class S3Dataset(Model):
+    uri: S3Uri = Field(description="Training rows: one object.")
+    evaluation_uri: S3Uri | None = Field(default=None, description="Held-out rows: one object.")
+
+
+class HuggingFaceDataset(Model):
+    repo: Annotated[str, Field(min_length=1, max_length=256)] = Field(description="Data set id.")
+    config: Annotated[str, Field(max_length=128)] | None = Field(
+        default=None, description="Configuration of the data set."
+    )
+    revision: Annotated[str, Field(max_length=128)] | None = Field(
+        default=None, description="Commit, tag or branch; pin a commit to be reproducible."
+    )
+
+
+class PvcDataset(Model):
+    claim: DnsName = Field(description="PersistentVolumeClaim in the job's namespace.")
+    path: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
+        description="Training rows: a file within the volume."
+    )
+    evaluation_path: Annotated[str, Field(max_length=1024)] | None = Field(
+        default=None, description="Held-out rows: a file within the volume."
+    )
+
+
+class InlineDataset(Model):
+    rows: Annotated[str, Field(min_length=1, max_length=1_000_000)] = Field(
+        description="Training rows, one JSON object a line."
+    )
+    evaluation_rows: Annotated[str, Field(max_length=400_000)] | None = Field(
+        default=None, description="Held-out rows, one JSON object a line."
+    )
+
+
+class SplitSpec(Model):
+    train: Annotated[str, Field(max_length=128)] = Field(
+        default="train", description="Split of a Hugging Face data set to train on."
+    )
+    evaluation: Annotated[str, Field(max_length=128)] | None = Field(
+        default=None, description="Split of a Hugging Face data set to evaluate on."
+    )
+    evaluation_fraction: Decimal = Field(
+        default="0.1",
+        description="Share of the training rows held out where no evaluation rows are named.",
+    )
+
+
+class DatasetSpec(Model):
+    """Where the rows come from and how a row becomes a prompt and its completion."""
+
+    model_config = _config(
+        (
+            "[has(self.s3), has(self.huggingFace), has(self.pvc), has(self.inline)]"
+            ".filter(x, x).size() == 1",
+            "exactly one of s3, huggingFace, pvc and inline must be given",
+        ),
+        (
+            "has(self.messages) ? (!has(self.prompt) && !has(self.completion))"
+            " : (has(self.prompt) && has(self.completion))",
+            "give prompt and completion, or messages alone",
+        ),
+    )
+
+    s3: S3Dataset | None = Field(default=None, description="Rows in an S3 object.")
+    hugging_face: HuggingFaceDataset | None = Field(default=None, description="Rows on the Hub.")
+    pvc: PvcDataset | None = Field(default=None, description="Rows in a mounted volume.")
+    inline: InlineDataset | None = Field(default=None, description="Rows in this very object.")
+    format: Literal["JSONL", "CSV", "Parquet"] = Field(
+        default="JSONL", description="Format of the files of s3 and pvc."
+    )
+    prompt: Template | None = Field(
+        default=None, description="Template of the prompt, with {column} placeholders."
+    )
+    completion: Template | None = Field(
+        default=None, description="Template of what the model shall answer."
+    )
+    messages: Annotated[str, Field(max_length=128)] | None = Field(
+        default=None, description="Column that holds a list of chat messages, instead."
+    )
+    split: SplitSpec = Field(default=SplitSpec(), description="Which rows are held out.")
+    credentials_secret_ref: SecretRef | None = Field(
+        default=None,
+        description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or HF_TOKEN.",
+    )
+
+
+class GateSpec(Model):
+    """What the tuned model must reach before an Adapter is published; on the first metric."""
+
+    minimum: Decimal | None = Field(default=None, description="Least score, a decimal string.")
+    must_beat_base: bool = Field(default=False, description="Score above the base model's.")
+
+
+class EvaluationSpec(Model):
+    metrics: Annotated[list[Metric], Field(min_length=1, max_length=6)] = Field(
+        default=["ExactMatch"], description="Scores to report; the gate looks at the first."
+    )
+    max_samples: int = Field(default=64, ge=1, le=100_000, description="Held-out rows used.")
+    max_new_tokens: int = Field(default=64, ge=1, le=8192, description="Longest answer, in tokens.")
+    gate: GateSpec = Field(default=GateSpec(), description="Condition for publishing.")
+
+
+class CheckpointSpec(Model):
+    every_steps: int = Field(default=1000, ge=1, le=1_000_000, description="Steps between two.")
+    keep_last: int = Field(default=2, ge=1, le=100, description="How many are kept.")
+
+
+class AdapterTemplate(Model):
+    """The Adapter that a successful job publishes."""
+
+    name: Label | None = Field(default=None, description="Name of the Adapter; the job's if empty.")
+    labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = (
+        Field(default={}, description="Labels of the Adapter.")
+    )
+    pinned: bool = Field(default=False, description="Keep it in a slot of every replica.")
+    deletion_policy: Literal["Retain", "Delete"] = Field(
+        default="Retain", description="What happens to the files when the Adapter is deleted."
+    )
+
+
+class OutputSpec(Model):
+    adapter: AdapterTemplate = Field(default=AdapterTemplate(), description="What is published.")
+    credentials_secret_ref: SecretRef | None = Field(
+        default=None,
+        description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for the artifact"
+        " store; without it the pod's service account must have access.",
+    )
+
+
+class EnvVar(Model):
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    value: Annotated[str, Field(max_length=32768)] | None = None
+    value_from: Passthrough | None = None
+
+
+class PodSpec(Model):
+    """How the training pod is scheduled and equipped; as in a Kubernetes pod."""
+
+    resources: Passthrough | None = Field(default=None, description="Requests and limits.")
+    node_selector: Annotated[dict[str, str], Field(max_length=64)] | None = None
+    tolerations: Annotated[list[Passthrough], Field(max_length=32)] | None = None
+    affinity: Passthrough | None = None
+    topology_spread_constraints: Annotated[list[Passthrough], Field(max_length=16)] | None = None
+    priority_class_name: DnsName | None = None
+    runtime_class_name: DnsName | None = None
+    service_account_name: DnsName | None = None
+    image_pull_secrets: Annotated[list[SecretRef], Field(max_length=16)] | None = None
+    env: Annotated[list[EnvVar], Field(max_length=128)] | None = None
+    labels: Annotated[dict[str, str], Field(max_length=64)] | None = None
+    annotations: Annotated[dict[str, str], Field(max_length=64)] | None = None
+    shared_memory: Annotated[str, Field(pattern=r"^[0-9]+(Ki|Mi|Gi)?$", max_length=16)] | None = (
+        Field(default=None, description="Size of /dev/shm, such as 8Gi.")
+    )
+
+
+class FineTuneJobSpec(Model):
+    """A training run."""
+
+    base_model: Label = Field(description="A base model of the catalogue, by name.")
+    method: Literal["QLoRA", "LoRA"] = Field(
+        default="QLoRA", description="QLoRA trains over a 4-bit base, LoRA over a full one."
+    )
+    lora: LoraSpec = Field(default=LoraSpec(), description="The adapter's shape.")
+    training: TrainingSpec = Field(default=TrainingSpec(), description="The recipe.")
+    dataset: DatasetSpec = Field(description="The rows.")
+    evaluation: EvaluationSpec = Field(default=EvaluationSpec(), description="The scores.")
+    checkpoint: CheckpointSpec = Field(default=CheckpointSpec(), description="Saving progress.")
+    output: OutputSpec = Field(default=OutputSpec(), description="What comes out.")
+    pod: PodSpec = Field(default=PodSpec(), description="Where it runs.")
+    num_nodes: int = Field(default=1, ge=1, le=256, description="Pods that train together.")
+    num_proc_per_node: int = Field(default=1, ge=1, le=16, description="Processes a pod.")
+    suspend: bool | None = Field(default=None, description="Stop the pods until set to false.")
+    queue_name: DnsName | None = Field(
+        default=None, description="Kueue LocalQueue that decides when the job starts."
+    )
+    backoff_limit: int = Field(default=3, ge=0, le=100, description="Retries after failures.")
+    active_deadline_seconds: int | None = Field(
+        default=None, ge=1, description="Time that the job may take, in seconds."
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        default=None, ge=0, description="The job is deleted this long after its end."
+    )
+
+
+def _immutable(field: str, required: bool) -> tuple[str, str]:
+    message = f"{field} is immutable: create a new job instead"
+    if required:
+        return f"self.{field} == oldSelf.{field}", message
+    return (
+        f"has(self.{field}) == has(oldSelf.{field})"
+        f" && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+        message,
+    )
+
+
+def spec_rules() -> dict[str, Any]:
+    """Return the CEL rules of a FineTuneJob's spec: exclusions, then what cannot change."""
+    fixed = [
+        _immutable(to_camel(name), required=name == "base_model")
+        for name in FineTuneJobSpec.model_fields
+        if to_camel(name) not in MUTABLE_FIELDS
+    ]
+    return rules(
+        (
+            "!(has(self.suspend) && has(self.queueName))",
+            "suspend and queueName exclude each other: with queueName, Kueue decides when to run",
+        ),
+        *fixed,
+    )
+
+
+FineTuneJobSpec.model_config["json_schema_extra"] = spec_rules()
+
+
+class Progress(Model):
+    step: int = 0
+    total_steps: int = 0
+    percent: int = 0
+    loss: ShortText | None = Field(default=None, description="Last training loss.")
+    tokens_per_second: int | None = None
+    eta_seconds: int | None = None
+    phase: ShortText | None = Field(default=None, description="What the pod is doing.")
+
+
+class Score(Model):
+    """One metric, as decimal strings."""
+
+    name: ShortText
+    base: ShortText | None = None
+    tuned: ShortText | None = None
+
+
+class ArtifactStatus(Model):
+    uri: ShortText
+    digest: Digest
+    size_bytes: int = 0
+
+
+class ObjectRef(Model):
+    name: ShortText
+    uid: ShortText | None = None
+
+
+class Failure(Model):
+    reason: ShortText
+    message: Annotated[str, Field(max_length=8192)] = ""
+    exit_code: int | None = None
+
+
+class FineTuneJobStatus(Model):
+    observed_generation: int | None = None
+    phase: ShortText | None = Field(default=None, description="One word for the printer.")
+    conditions: Conditions = []
+    attempts: int | None = None
+    progress: Progress | None = None
+    metrics: (
+        Annotated[
+            list[Score],
+            Field(
+                max_length=16,
+                json_schema_extra={
+                    "x-kubernetes-list-type": "map",
+                    "x-kubernetes-list-map-keys": ["name"],
+                },
+            ),
+        ]
+        | None
+    ) = None
+    num_evaluated: int | None = Field(default=None, description="Held-out rows scored.")
+    artifact: ArtifactStatus | None = None
+    adapter_ref: ObjectRef | None = None
+    job_ref: ObjectRef | None = None
+    failure: Failure | None = None
+    start_time: ShortText | None = None
+    completion_time: ShortText | None = None
+
+
+class FineTuneJob(Model):
+    api_version: str = "loraland.dev/v1alpha1"
+    kind: str = "FineTuneJob"
+    metadata: Metadata
+    spec: FineTuneJobSpec
+    status: FineTuneJobStatus = FineTuneJobStatus()

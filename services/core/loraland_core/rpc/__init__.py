@@ -1,0 +1,1 @@
+"""Generated gRPC stubs of ``protos/loraland/inference/v1``; see ``generate``."""
