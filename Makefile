@@ -1,0 +1,61 @@
+# Everything a newcomer, a developer and CI run. `make help` lists it.
+#
+# Wants Python 3.11, git, make and a package index; everything else is installed into .venv.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+# torch comes first and alone: asked for together with other packages, pip may choose a build with
+# gigabytes of GPU libraries. Set TORCH to the requirement (and flags) of the build you want.
+TORCH ?= torch==2.13.0
+JSON ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo up down test e2e check gen bench kubectl-parity clean
+
+help:  ## List the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready  ## Create .venv with all dependencies
+
+$(VENV)/.ready: pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on the PATH: install Python 3.11, or say make PYTHON=…"; exit 1; }
+	@echo "Setting up $(VENV) (torch first; some minutes the first time) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
+	@$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: setup  ## From kubectl apply to a gRPC answer; JSON=file keeps the numbers
+	@$(BIN)/loraland demo $(if $(JSON),--json $(JSON))
+
+up: setup  ## Start the laptop stack and keep it running
+	@$(BIN)/loraland up
+
+down: setup  ## Stop the laptop stack
+	@$(BIN)/loraland down
+
+test: setup  ## Unit and integration tests
+	@$(BIN)/python -m pytest
+
+e2e: setup  ## The whole loop on the laptop stack
+	@$(BIN)/python -m pytest tests/e2e --timeout 900
+
+check: setup  ## Format, lint, types, import directions
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+gen: setup  ## Generate gRPC stubs and CRDs from their sources
+	@$(BIN)/python -m loraland_core.rpc.generate
+	@$(BIN)/python -m loraland_core.crds helm/loraland/files/crds
+
+bench: setup  ## Benchmarks; prints the tables of docs/performance.md
+	@$(BIN)/python benchmarks/first_token.py $(if $(JSON),--json $(JSON))
+
+kubectl-parity: setup  ## Compare the embedded API with a real server's recorded answers
+	@$(BIN)/python tests/parity/run.py
+
+clean:  ## Remove the virtual environment and all state
+	@rm -rf $(VENV) .loraland
