@@ -1,0 +1,7 @@
+"""``python -m loraland_trainer``."""
+
+import sys
+
+from loraland_trainer.main import main
+
+sys.exit(main())

@@ -1,0 +1,49 @@
+"""What the pod's environment says. Read once, in ``main``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loraland_core import jobspec, paths
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one training pod; credentials are kept out of its printed form."""
+
+    job_file: Path
+    dataset_mount: Path
+    cache_dir: Path
+    termination_log: Path
+    host: str
+    port: int
+    log_level: str
+    log_as_json: bool
+    dataset_credentials: dict[str, str] = field(repr=False)
+    hub_token: str | None = field(repr=False)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Config":
+        return cls(
+            job_file=paths.mounted(jobspec.JOB_FILE),
+            dataset_mount=paths.mounted(jobspec.DATASET_MOUNT),
+            cache_dir=paths.cache_dir(),
+            termination_log=paths.termination_log(),
+            host=environment.get("POD_IP") or "0.0.0.0",  # noqa: S104 -- a pod's own network
+            port=int(environment.get("LORALAND_PROGRESS_PORT") or jobspec.PROGRESS_PORT),
+            log_level=environment.get("LORALAND_LOG_LEVEL", "INFO"),
+            log_as_json=environment.get("LORALAND_LOG_FORMAT") == "json",
+            dataset_credentials=_dataset_credentials(environment),
+            hub_token=environment.get("HF_TOKEN") or None,
+        )
+
+
+def _dataset_credentials(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return boto3's arguments for the data set's own account, if it has one."""
+    names = {
+        "aws_access_key_id": "AWS_ACCESS_KEY_ID",
+        "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
+        "aws_session_token": "AWS_SESSION_TOKEN",
+    }
+    prefixed = {arg: jobspec.DATASET_ENV_PREFIX + name for arg, name in names.items()}
+    return {arg: environment[name] for arg, name in prefixed.items() if environment.get(name)}

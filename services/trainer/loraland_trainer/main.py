@@ -1,0 +1,85 @@
+"""Entry point of the training pod: reads the job, runs it, and says how it ended.
+
+A pod that is started again after its result was committed has nothing to do, and finds out before it
+imports torch.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+from loraland_core import artifacts, jobspec, logs
+from loraland_core.errors import InvalidInput, LoraLandError, Unavailable
+from loraland_core.jobspec import ExitCode, JobSpec, TerminationMessage
+from loraland_core.store import Store
+
+from loraland_trainer import progress
+from loraland_trainer.config import Config
+from loraland_trainer.termination import Terminated, Terminator
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Run the job of this pod; return the exit code."""
+    config = Config.from_environment(os.environ)
+    logs.configure(level=config.log_level, as_json=config.log_as_json)
+    terminator = Terminator()
+    terminator.install()
+    try:
+        return run(config, terminator=terminator)
+    # The pod's border: whatever happens inside becomes an exit code and one sentence.
+    except (Exception, Terminated) as error:
+        return report_failure(error, config.termination_log)
+
+
+def run(config: Config, *, terminator: Terminator) -> int:
+    """Train the job's adapter unless its result is there already."""
+    job = read_job(config.job_file)
+    store = Store(job.store)
+    try:
+        if store.exists(artifacts.result_key(job.uid)):
+            log.info("%s/%s has its result already; nothing to do", job.namespace, job.name)
+            return ExitCode.DONE
+        board = progress.Board()
+        with progress.served(board, host=config.host, port=config.port):
+            log.info("job %s/%s on base model %s", job.namespace, job.name, job.spec.base_model)
+            # Imported here: takes seconds, and a pod without work should not wait for it.
+            from loraland_trainer.job import train_adapter  # noqa: PLC0415
+
+            train_adapter(job, config=config, store=store, board=board, terminator=terminator)
+    finally:
+        store.close()
+    return ExitCode.DONE
+
+
+def read_job(path: Path) -> JobSpec:
+    try:
+        return jobspec.parse_job(path.read_bytes())
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot be read: {error.strerror}; the operator mounts it from the job's ConfigMap",
+            field=str(path),
+            reason="InvalidJob",
+        ) from error
+
+
+def report_failure(error: BaseException, termination_log: Path) -> int:
+    """Say why the job ends, in the log and in the termination message; return the exit code."""
+    # Imported here: it names torch's out-of-memory error.
+    from loraland_trainer import failure  # noqa: PLC0415
+
+    found = failure.explain(error)
+    expected = isinstance(error, (LoraLandError, Unavailable, Terminated))
+    log.error(
+        "%s: %s", found.message.reason, found.message.message, exc_info=None if expected else error
+    )
+    write_termination_message(found.message, termination_log)
+    return found.exit_code
+
+
+def write_termination_message(message: TerminationMessage, path: Path) -> None:
+    try:
+        path.write_text(message.to_json())
+    except OSError as error:
+        log.warning("cannot write the termination message to %s: %s", path, error.strerror)

@@ -1,0 +1,105 @@
+"""What the pod is doing, over HTTP: ``/progress`` for the operator, ``/metrics`` for Prometheus.
+
+The server runs in threads of its own and only ever reads the latest snapshot, so that a slow reader
+costs the training nothing.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from loraland_core.jobspec import Progress
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+
+log = logging.getLogger(__name__)
+REQUEST_TIMEOUT_S = 5.0
+
+
+class Board:
+    """The latest progress; written by one thread, read by any."""
+
+    def __init__(self) -> None:
+        self._progress = Progress()
+        self._registry = CollectorRegistry()
+        self._step = self._gauge("step", "Optimizer steps done.")
+        self._total_steps = self._gauge("total_steps", "Optimizer steps planned.")
+        self._loss = self._gauge("loss", "Training loss of the last step.")
+        self._tokens = self._gauge("tokens_per_second", "Tokens trained on, padding not counted.")
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"loraland_trainer_{name}", text, registry=self._registry)
+
+    @property
+    def progress(self) -> Progress:
+        return self._progress
+
+    def update(self, **changes: Any) -> None:
+        """Replace the named fields; readers see the whole change or none of it."""
+        self._progress = progress = self._progress.model_copy(update=changes)
+        self._step.set(progress.step)
+        self._total_steps.set(progress.total_steps)
+        if progress.loss is not None:
+            self._loss.set(progress.loss)
+        if progress.tokens_per_second is not None:
+            self._tokens.set(progress.tokens_per_second)
+
+    def enter(self, phase: str) -> None:
+        """Say in the log and on the board what begins now."""
+        log.info("phase: %s", phase)
+        self.update(phase=phase)
+
+    def metrics(self) -> bytes:
+        return generate_latest(self._registry)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = REQUEST_TIMEOUT_S
+    board: Board
+
+    def do_GET(self) -> None:
+        if self.path == "/progress":
+            self._answer(self.board.progress.to_json().encode(), "application/json")
+        elif self.path == "/metrics":
+            self._answer(self.board.metrics(), CONTENT_TYPE_LATEST)
+        else:
+            self.send_error(HTTPStatus.NOT_FOUND, "only /progress and /metrics are here")
+
+    def _answer(self, body: bytes, content_type: str) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the inherited name
+        log.debug(format, *args)
+
+
+@contextmanager
+def served(board: Board, *, host: str, port: int) -> Iterator[int | None]:
+    """Serve the board while the block runs; yield the port, or None where it could not be had.
+
+    Nobody watching is no reason to stop training: a taken port costs the progress, not the job.
+    """
+    handler = type("Handler", (_Handler,), {"board": board})
+    try:
+        server = ThreadingHTTPServer((host, port), handler)
+    except OSError as error:
+        log.warning(
+            "cannot listen on %s:%d (%s): progress will not be seen", host, port, error.strerror
+        )
+        yield None
+        return
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
