@@ -1,0 +1,67 @@
+"""Generation without a server: a list of prompts in, their completions out. No I/O but the adapter's.
+
+Whoever scores an adapter uses this, so that a score comes from the very code that will serve it.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from pathlib import Path
+
+from loraland_engine.engine import Engine
+from loraland_engine.sequence import FinishReason, SamplingParams
+
+
+@dataclass(frozen=True)
+class Completion:
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+
+
+def generate(
+    engine: Engine,
+    prompts: Items[Items[int]],
+    params: SamplingParams,
+    *,
+    adapter_folder: Path | None = None,
+    on_finished: Callable[[int], None] = lambda _: None,
+) -> list[Completion]:
+    """Answer prompts, given as token ids, in their order; ``None`` as folder is the base model.
+
+    ``on_finished`` is told how many are done, for progress.
+    """
+    adapter_id = str(adapter_folder) if adapter_folder is not None else ""
+    if adapter_folder is not None:
+        engine.insert_adapter(adapter_id, engine.read_adapter(adapter_folder))
+    try:
+        return _run(engine, prompts, params, adapter_id, on_finished)
+    finally:
+        if adapter_id:
+            engine.remove_adapter(adapter_id)
+
+
+def _run(
+    engine: Engine,
+    prompts: Items[Items[int]],
+    params: SamplingParams,
+    adapter_id: str,
+    on_finished: Callable[[int], None],
+) -> list[Completion]:
+    for index, prompt in enumerate(prompts):
+        engine.submit(str(index), prompt, params, adapter_id=adapter_id)
+    texts = [""] * len(prompts)
+    token_ids: list[list[int]] = [[] for _ in prompts]
+    reasons: dict[int, FinishReason] = {}
+    while engine.has_work():
+        for output in engine.step():
+            index = int(output.request_id)
+            texts[index] += output.text
+            token_ids[index] += output.token_ids
+            if output.finish_reason is not None:
+                reasons[index] = output.finish_reason
+                on_finished(len(reasons))
+    return [
+        Completion(text, tuple(ids), reasons[index])
+        for index, (text, ids) in enumerate(zip(texts, token_ids, strict=True))
+    ]
