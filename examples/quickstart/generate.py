@@ -32,7 +32,7 @@ def reserved_pairs(rng: random.Random) -> set[tuple[str, str]]:
     """Choose the pairs of intent and product that only held-out rows may use."""
     pairs = set()
     for intent in phrases.ASKS:
-        pairs.update((intent, product) for product in rng.sample(sorted(phrases.PRODUCTS), 6))
+        pairs.update((intent, product) for product in rng.sample(sorted(phrases.PRODUCTS), 8))
     return pairs
 
 

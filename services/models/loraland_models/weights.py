@@ -3,7 +3,6 @@
 No code that comes with a model is ever run, and nothing pickled is read.
 """
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +72,7 @@ def load_model(
 ) -> PreTrainedModel:
     """Return the base model in evaluation mode."""
     check_precision(model.name, precision)
-    quiet_libraries()
+    transformers_logging.disable_progress_bar()
     where = device or default_device()
     options: dict[str, Any] = {}
     if precision.quantization == "nf4":
@@ -119,9 +118,3 @@ def keep_compute_dtype(model: torch.nn.Module) -> None:
     for module in model.modules():
         if hasattr(module, name):
             setattr(module, name, False)
-
-
-def quiet_libraries() -> None:
-    """Keep progress bars and the advice of libraries out of a pod's log; warnings stay."""
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

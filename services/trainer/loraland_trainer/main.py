@@ -12,6 +12,7 @@ from loraland_core import artifacts, jobspec, logs
 from loraland_core.errors import InvalidInput, LoraLandError, Unavailable
 from loraland_core.jobspec import ExitCode, JobSpec, TerminationMessage
 from loraland_core.store import Store
+from loraland_models import noise
 
 from loraland_trainer import progress
 from loraland_trainer.config import Config
@@ -24,6 +25,7 @@ def main() -> int:
     """Run the job of this pod; return the exit code."""
     config = Config.from_environment(os.environ)
     logs.configure(level=config.log_level, as_json=config.log_as_json)
+    noise.hush()
     terminator = Terminator()
     terminator.install()
     try:
