@@ -10,6 +10,7 @@ import json
 import pathlib
 import random
 import ssl
+import urllib.parse
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Self
 
@@ -81,6 +82,16 @@ class Cluster:
         )
         token = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         return cls(configuration, token or "")
+
+    @property
+    def server(self) -> str:
+        return self._server
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """Return the API server's host and port."""
+        parts = urllib.parse.urlsplit(self._server)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
     @property
     def certificate_authority(self) -> str:

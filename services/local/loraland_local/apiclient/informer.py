@@ -133,6 +133,9 @@ class Informer:
     def _put_if_newer(self, obj: Object) -> None:
         known = self._objects.get(objects.key(obj))
         is_same = known is not None and objects.uid(known) == objects.uid(obj)
+        if known is not None and not is_same:
+            # Deleted and made again while nobody watched.
+            self._remove(known)
         if (
             known is None
             or not is_same

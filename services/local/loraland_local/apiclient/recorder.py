@@ -3,6 +3,7 @@
 Events are a courtesy: a failure to write one is logged and otherwise ignored.
 """
 
+import asyncio
 import collections
 import datetime as dt
 import hashlib
@@ -22,7 +23,25 @@ class Recorder:
     def __init__(self, cluster: Cluster, component: str, host: str = "") -> None:
         self._cluster = cluster
         self._source = {"component": component, **({"host": host} if host else {})}
+        self._pending: set[asyncio.Task[None]] = set()
+        self._in_order = asyncio.Lock()
         self._counts: collections.OrderedDict[str, int] = collections.OrderedDict()
+
+    def submit(self, about: Object, *, api_version: str, kind: str, event: Event) -> None:
+        """Record in the background: a container's start does not wait for its news."""
+
+        async def record() -> None:
+            async with self._in_order:
+                await self.record(about, api_version=api_version, kind=kind, event=event)
+
+        task = asyncio.create_task(record())
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    async def flush(self, timeout_s: float) -> None:
+        """Give the last events a moment to be written."""
+        if self._pending:
+            await asyncio.wait(self._pending, timeout=timeout_s)
 
     async def record(self, about: Object, *, api_version: str, kind: str, event: Event) -> None:
         now = objects.format_time(dt.datetime.now(tz=dt.UTC))

@@ -1,0 +1,1 @@
+"""The kubelet of the laptop: pods as local processes."""
