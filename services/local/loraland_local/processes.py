@@ -106,7 +106,7 @@ def marked(state: Path) -> list[psutil.Process]:
 
 def _belongs(carried: Mapping[str, str], state: str) -> bool:
     root = carried.get(paths.ROOT_VARIABLE, "")
-    return carried.get(STACK_VARIABLE) == state or root.startswith(state + os.sep)
+    return carried.get(STACK_VARIABLE) == state or root.startswith(f"{state}/kubelet/")
 
 
 def sweep(state: Path, *, grace_s: float, spared: Sequence[int] = ()) -> int:

@@ -1,0 +1,78 @@
+"""The generate command: one request, its answer printed while it is made."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from loraland_client import Client
+from loraland_local import layout
+
+from loraland_cli import access
+from loraland_cli.console import Failure, err
+
+
+def run(
+    state: Path | None,
+    *,
+    prompt: str | None,
+    adapter: str,
+    fields: Sequence[str],
+    max_tokens: int,
+    temperature: float,
+) -> None:
+    values = parse_fields(fields)
+    if (prompt is None) == (not values):
+        raise Failure("give either a prompt, or --field KEY=VALUE for the adapter's own template")
+    if values and not adapter:
+        raise Failure("--field needs --adapter: the base model has no template of its own")
+    place = layout.locate(state)
+    address = access.grpc_address(place)
+    adapter_id = "/".join(access.qualified(adapter)) if adapter else ""
+    asyncio.run(
+        _print_answer(
+            Client(address, token=access.token(place)),
+            adapter=adapter_id,
+            prompt=prompt,
+            fields=values or None,
+            max_tokens=max_tokens,
+            temperature=temperature,
+        )
+    )
+
+
+def parse_fields(fields: Sequence[str]) -> dict[str, str]:
+    """Return KEY=VALUE pairs as a mapping; ``Failure`` names one without a sign."""
+    values = {}
+    for field in fields:
+        key, sign, value = field.partition("=")
+        if not sign or not key:
+            raise Failure(f"--field wants KEY=VALUE, found {field!r}")
+        values[key] = value
+    return values
+
+
+async def _print_answer(
+    client: Client,
+    *,
+    adapter: str,
+    prompt: str | None,
+    fields: dict[str, str] | None,
+    max_tokens: int,
+    temperature: float,
+) -> None:
+    async with client:
+        last = None
+        async for chunk in client.stream(
+            adapter=adapter,
+            prompt=prompt,
+            fields=fields,
+            max_tokens=max_tokens,
+            temperature=temperature,
+        ):
+            sys.stdout.write(chunk.text)
+            sys.stdout.flush()
+            last = chunk
+    sys.stdout.write("\n")
+    if last is not None and last.digest:
+        err.print(f"[dim]answered by {adapter}, digest {last.digest[:12]}…[/dim]")
