@@ -1,0 +1,93 @@
+"""Starts the embedded API: `python -m loraland_local.api --state DIR --token-file FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import logging
+import secrets
+import signal
+import ssl
+import sys
+from pathlib import Path
+
+from aiohttp import web
+
+from . import certificates, kubeconfig
+from .cluster import Cluster
+from .server import Server
+
+SHUTDOWN_TIMEOUT_S = 1.0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="loraland_local.api", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=0, help="port; 0 takes a free one")
+    parser.add_argument("--state", type=Path, required=True, help="directory for all state")
+    parser.add_argument("--token-file", type=Path, help="the admin's token; made if it is missing")
+    return parser.parse_args()
+
+
+def _admin_token(path: Path) -> str:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(32))
+    return path.read_text().strip()
+
+
+async def serve(*, host: str, port: int, state: Path, token_file: Path) -> None:
+    """Serve until SIGTERM or SIGINT; prints one line when ready."""
+    token = _admin_token(token_file)
+    authority, certificate, key = certificates.ensure(state / "pki", host)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    cluster = Cluster(state, admin_token=token)
+    server = Server(cluster, address=f"{host}:{port}")
+    runner = web.AppRunner(
+        server.application(), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
+    )
+    await runner.setup()
+    site = web.TCPSite(runner, host, port, ssl_context=context)
+    await site.start()
+    bound = runner.addresses[0][1]
+    url = f"https://{host}:{bound}"
+    kubeconfig.write(state / "kubeconfig", url=url, authority=authority.read_bytes(), token=token)
+    print(f"ready {url} kubeconfig={state / 'kubeconfig'}", flush=True)  # noqa: T201 - the ready line
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+    await runner.cleanup()
+
+
+def main() -> int:
+    arguments = _arguments()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    token_file = arguments.token_file or arguments.state / "admin.token"
+    try:
+        arguments.state.mkdir(parents=True, exist_ok=True)
+        asyncio.run(
+            serve(
+                host=arguments.host,
+                port=arguments.port,
+                state=arguments.state,
+                token_file=token_file,
+            )
+        )
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        sys.stderr.write(
+            f"port {arguments.port} on {arguments.host} is taken; stop what uses it or choose"
+            " another with --port\n"
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
