@@ -129,7 +129,8 @@ def _is_complete(job: Object, tally: Tally) -> bool:
 def _deadline_left_s(job: Object, now: dt.datetime) -> float | None:
     deadline_s = job["spec"].get("activeDeadlineSeconds")
     started = objects.parse_time((job.get("status") or {}).get("startTime"))
-    if deadline_s is None or started is None:
+    if deadline_s is None or started is None or objects.is_condition_true(job, "Suspended"):
+        # A job that resumes has not had its start time moved yet.
         return None
     return float(deadline_s) - (now - started).total_seconds()
 
