@@ -28,9 +28,14 @@ def main() -> int:
     noise.hush()
     terminator = Terminator()
     terminator.install()
+    return attempt(config, terminator=terminator)
+
+
+def attempt(config: Config, *, terminator: Terminator) -> int:
+    """Run the job; a failure becomes an exit code and a termination message."""
     try:
         return run(config, terminator=terminator)
-    # The pod's border: whatever happens inside becomes an exit code and one sentence.
+    # The pod's border: nothing leaves it as a traceback alone.
     except (Exception, Terminated) as error:
         return report_failure(error, config.termination_log)
 

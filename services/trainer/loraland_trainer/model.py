@@ -42,7 +42,7 @@ def target_modules(base_model: torch.nn.Module, names: list[str]) -> str | list[
     unknown = [name for name in names if name not in present]
     if unknown or not names:
         raise InvalidInput(
-            f"no linear module is named {unknown[0] if unknown else names!r}; present:"
+            f"no linear module is named {unknown[0] if unknown else ''!r}; present:"
             f" {', '.join(sorted(present))}; {ALL_LINEAR} stands for every one",
             field="spec.lora.targetModules",
         )

@@ -17,6 +17,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 
 log = logging.getLogger(__name__)
 REQUEST_TIMEOUT_S = 5.0
+# How soon the server notices that it shall stop.
+_POLL_S = 0.1
 
 
 class Board:
@@ -95,7 +97,9 @@ def served(board: Board, *, host: str, port: int) -> Iterator[int | None]:
         yield None
         return
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, name="progress", daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, args=(_POLL_S,), name="progress", daemon=True
+    )
     thread.start()
     try:
         yield server.server_address[1]
