@@ -79,6 +79,7 @@ class Reason(StrEnum):
     UNKNOWN_BASE_MODEL = "UnknownBaseModel"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 (a reason, not a secret)
     RANK_OVER_LIMIT = "RankOverLimit"
+    FORBIDDEN = "Forbidden"
     # Suspended
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
@@ -88,6 +89,7 @@ class Reason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     QUEUED = "Queued"
     TRAINING = "Training"
+    RETRYING = "Retrying"
     FINISHED = "Finished"
     # Uploaded
     ARTIFACT_UPLOADED = "ArtifactUploaded"
@@ -96,6 +98,8 @@ class Reason(StrEnum):
     PUBLISHED = "Published"
     GATE_FAILED = "GateFailed"
     NAME_TAKEN = "NameTaken"
+    PUBLISH_REJECTED = "PublishRejected"
+    NO_ARTIFACT = "NoArtifact"
     # Succeeded
     COMPLETED = "Completed"
     IN_PROGRESS = "InProgress"
@@ -105,6 +109,18 @@ class Reason(StrEnum):
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     JOB_LOST = "JobLost"
+    # Succeeded, as the training pod names what is wrong with its input
+    DATASET_NOT_FOUND = "DatasetNotFound"
+    EMPTY_DATASET = "EmptyDataset"
+    COLUMN_MISSING = "ColumnMissing"
+    INVALID_ROW = "InvalidRow"
+    INVALID_TEMPLATE = "InvalidTemplate"
+    INVALID_MESSAGES = "InvalidMessages"
+    CHAT_TEMPLATE_MISSING = "ChatTemplateMissing"
+    BASE_MODEL_UNAVAILABLE = "BaseModelUnavailable"
+    BUCKET_NOT_FOUND = "BucketNotFound"
+    STORE_ACCESS_DENIED = "StoreAccessDenied"
+    STORE_CREDENTIALS_MISSING = "StoreCredentialsMissing"
     # ArtifactVerified
     ARTIFACT_VALID = "ArtifactValid"
     MANIFEST_MISSING = "ManifestMissing"
@@ -112,6 +128,7 @@ class Reason(StrEnum):
     ARTIFACT_INVALID = "ArtifactInvalid"
     IMPORTING = "Importing"
     IMPORT_FAILED = "ImportFailed"
+    IMPORT_UNSUPPORTED = "ImportUnsupported"
     # Compatible
     BASE_MODEL_MATCHES = "BaseModelMatches"
     BASE_MODEL_MISMATCH = "BaseModelMismatch"

@@ -1,0 +1,76 @@
+"""The operator's settings, read once from the environment."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from loraland_core import paths
+from loraland_core.errors import InvalidInput
+from loraland_core.store import StoreConfig
+
+CATALOGUE_FILE = "/etc/loraland/catalogue/catalogue.yaml"
+LIVENESS_PORT = 8080
+METRICS_PORT = 9090
+
+
+@dataclass(frozen=True)
+class Config:
+    """What ``main`` hands out."""
+
+    trainer_image: str
+    store: StoreConfig
+    redis_url: str
+    catalogue_file: Path
+    # Empty: all namespaces.
+    watch_namespaces: tuple[str, ...]
+    bind_address: str
+    liveness_port: int
+    metrics_port: int
+    log_format: str
+    log_level: str
+    num_workers: int
+
+
+def read(environ: Mapping[str, str] = os.environ) -> Config:
+    """Return the settings; an absent or senseless one is named."""
+    namespaces = environ.get("LORALAND_WATCH_NAMESPACES", "")
+    return Config(
+        trainer_image=_required(environ, "LORALAND_TRAINER_IMAGE"),
+        store=StoreConfig(
+            bucket=_required(environ, "LORALAND_STORE_BUCKET"),
+            prefix=environ.get("LORALAND_STORE_PREFIX", ""),
+            endpoint_url=environ.get("LORALAND_STORE_ENDPOINT_URL") or None,
+            region=environ.get("LORALAND_STORE_REGION") or "us-east-1",
+        ),
+        redis_url=_required(environ, "LORALAND_REDIS_URL"),
+        catalogue_file=Path(environ.get("LORALAND_CATALOGUE") or paths.mounted(CATALOGUE_FILE)),
+        watch_namespaces=tuple(n.strip() for n in namespaces.split(",") if n.strip()),
+        bind_address=environ.get("POD_IP") or "0.0.0.0",  # noqa: S104 (a pod's own network)
+        liveness_port=_number(environ, "LORALAND_LIVENESS_PORT", LIVENESS_PORT, least=0),
+        metrics_port=_number(environ, "LORALAND_METRICS_PORT", METRICS_PORT, least=0),
+        log_format=_choice(environ, "LORALAND_LOG_FORMAT", ("text", "json")),
+        log_level=environ.get("LORALAND_LOG_LEVEL") or "INFO",
+        num_workers=_number(environ, "LORALAND_NUM_WORKERS", 8, least=1),
+    )
+
+
+def _required(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(name, "")
+    if not value:
+        raise InvalidInput("is not set", field=name)
+    return value
+
+
+def _number(environ: Mapping[str, str], name: str, default: int, *, least: int) -> int:
+    text = environ.get(name) or str(default)
+    if not text.isdigit() or int(text) < least:
+        raise InvalidInput(f"expected a whole number from {least} on, found {text!r}", field=name)
+    return int(text)
+
+
+def _choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    value = environ.get(name) or choices[0]
+    if value not in choices:
+        raise InvalidInput(f"expected one of {', '.join(choices)}, found {value!r}", field=name)
+    return value

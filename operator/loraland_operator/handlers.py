@@ -1,0 +1,82 @@
+"""kopf's side: watch streams in, keys to reconcile out. Nothing is decided here.
+
+Bare events suffice: a plan depends on what is there, not on what happened. So kopf keeps no state of
+its own on our objects: no annotation with a copy of the spec, no finalizer.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import kopf
+from loraland_core import names
+
+from loraland_operator import cluster as kubernetes
+from loraland_operator.mirror import Key, Mirror, key_of
+from loraland_operator.workqueue import Workqueue
+
+# Server-side selectors: pods and Jobs of others never reach us.
+OUR_CHILDREN = names.LABEL_JOB_UID
+
+
+def register(registry: kopf.OperatorRegistry, *, mirror: Mirror, queue: Workqueue[Key]) -> None:
+    """Subscribe to FineTuneJobs, Adapters and the children of jobs."""
+
+    async def observe_resource(event: Mapping[str, Any], **_: Any) -> None:
+        obj = event["object"]
+        if event["type"] == "DELETED":
+            mirror.remove(obj)
+            queue.forget(key_of(obj))
+        elif mirror.put(obj):
+            queue.add(key_of(obj))
+
+    async def observe_child(event: Mapping[str, Any], **_: Any) -> None:
+        obj = event["object"]
+        if event["type"] == "DELETED":
+            mirror.remove(obj)
+        elif not mirror.put(obj):
+            return
+        owner = (obj["metadata"].get("labels") or {}).get(names.LABEL_JOB)
+        if owner:
+            queue.add(Key(names.FINE_TUNE_JOB, obj["metadata"]["namespace"], owner))
+
+    for resource in (kubernetes.FINE_TUNE_JOBS, kubernetes.ADAPTERS):
+        kopf.on.event(
+            names.GROUP, names.VERSION, resource.plural, registry=registry, id=resource.plural
+        )(observe_resource)
+    kopf.on.event(
+        "batch", "v1", "jobs", labels={OUR_CHILDREN: kopf.PRESENT}, registry=registry, id="jobs"
+    )(observe_child)
+    kopf.on.event(
+        "", "v1", "pods", labels={OUR_CHILDREN: kopf.PRESENT}, registry=registry, id="pods"
+    )(observe_child)
+
+
+def login(**arguments: Any) -> kopf.ConnectionInfo | None:
+    """Find the API server as ``cluster.connect`` does: KUBECONFIG first, then the pod's account."""
+    return kopf.login_with_kubeconfig(**arguments) or kopf.login_with_service_account(**arguments)
+
+
+def build_settings() -> kopf.OperatorSettings:
+    """Return kopf's settings for an operator that runs unattended."""
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True
+    # Not used, because there are only bare events; set so that a default can never show up.
+    settings.persistence.finalizer = f"{names.GROUP}/kopf"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(
+        prefix=f"kopf.{names.GROUP}"
+    )
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(
+        prefix=f"kopf.{names.GROUP}"
+    )
+    settings.posting.enabled = False
+    settings.watching.server_timeout = 600
+    settings.watching.client_timeout = 660
+    settings.watching.connect_timeout = 10
+    settings.watching.chunk_size = 500
+    settings.networking.request_timeout = 60
+    settings.networking.connect_timeout = 10
+    settings.process.ultimate_exiting_timeout = 20
+    for resource in ("jobs", "pods"):
+        group = "batch" if resource == "jobs" else ""
+        settings.watching.label_selectors[(group, "v1", resource)] = OUR_CHILDREN
+    return settings

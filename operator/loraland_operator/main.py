@@ -1,0 +1,120 @@
+"""The operator's composition root: ``python -m loraland_operator``."""
+
+import asyncio
+import contextlib
+import logging
+import sys
+from datetime import UTC, datetime
+
+import aiohttp
+import kopf
+from loraland_core import logs, names
+from loraland_core.errors import LoraLandError
+from loraland_core.store import Store
+
+from loraland_operator import cluster, config, handlers, metrics, registry
+from loraland_operator.adapter import Adapters
+from loraland_operator.base_models import BaseModels
+from loraland_operator.config import Config
+from loraland_operator.finetunejob import FineTuneJobs
+from loraland_operator.fleets import Fleets
+from loraland_operator.mirror import Key, Mirror
+from loraland_operator.plan.finetunejob import Settings
+from loraland_operator.progress import ProgressReader
+from loraland_operator.workqueue import Reconcile, Workqueue
+
+log = logging.getLogger(__name__)
+
+
+async def serve(settings: Config) -> None:
+    """Run until a signal ends it; whoever elects a leader calls this when elected."""
+    base_models = BaseModels(settings.catalogue_file)
+    mirror = Mirror()
+    reconcilers: dict[str, Reconcile[Key]] = {}
+
+    async def reconcile(key: Key) -> float | None:
+        with metrics.observed(key.kind):
+            return await reconcilers[key.kind](key)
+
+    queue: Workqueue[Key] = Workqueue(reconcile, num_workers=settings.num_workers)
+    async with contextlib.AsyncExitStack() as stack:
+        api = await cluster.connect()
+        stack.push_async_callback(api.close)
+        records = registry.connect(settings.redis_url)
+        stack.push_async_callback(records.close)
+        store = Store(settings.store)
+        stack.callback(store.close)
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        fleets = Fleets(
+            registry=records,
+            cluster=api,
+            mirror=mirror,
+            base_models=base_models,
+            namespaces=settings.watch_namespaces,
+            wake=queue.add,
+        )
+        reconcilers[names.FINE_TUNE_JOB] = FineTuneJobs(
+            cluster=api,
+            mirror=mirror,
+            store=store,
+            progress=ProgressReader(session),
+            base_models=base_models,
+            settings=Settings(settings.trainer_image, settings.log_format, settings.store),
+            clock=_now,
+        ).reconcile
+        reconcilers[names.ADAPTER] = Adapters(
+            cluster=api,
+            mirror=mirror,
+            store=store,
+            registry=records,
+            fleets=fleets,
+            base_models=base_models,
+            clock=_now,
+        ).reconcile
+        metrics.serve(settings.bind_address, settings.metrics_port, queue_length=queue.__len__)
+        queue.start()
+        stack.push_async_callback(queue.stop)
+        sweeping = asyncio.create_task(fleets.run(), name="fleets")
+        stack.callback(sweeping.cancel)
+        await _watch(settings, mirror, queue, sweeping)
+
+
+async def _watch(
+    settings: Config, mirror: Mirror, queue: Workqueue[Key], sweeping: asyncio.Task[None]
+) -> None:
+    """Let kopf watch until a signal ends it, or the sweep dies, which must not go unnoticed."""
+    watched = kopf.OperatorRegistry()
+    handlers.register(watched, mirror=mirror, queue=queue)
+    kopf.on.login(registry=watched, id="login")(handlers.login)
+    stop = asyncio.Event()
+    sweeping.add_done_callback(lambda _: stop.set())
+    await kopf.operator(
+        registry=watched,
+        settings=handlers.build_settings(),
+        standalone=True,
+        clusterwide=not settings.watch_namespaces,
+        namespaces=settings.watch_namespaces,
+        liveness_endpoint=f"http://{settings.bind_address}:{settings.liveness_port}/healthz",
+        stop_flag=stop,
+    )
+    if sweeping.done() and not sweeping.cancelled():
+        sweeping.result()
+
+
+def main() -> int:
+    try:
+        settings = config.read()
+        logs.configure(level=settings.log_level, as_json=settings.log_format == "json")
+        # The watch streams say every event aloud.
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+        asyncio.run(serve(settings))
+    except LoraLandError as error:
+        print(f"loraland-operator: {error}", file=sys.stderr)  # noqa: T201 (logs may not be set up)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

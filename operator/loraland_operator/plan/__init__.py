@@ -1,0 +1,1 @@
+"""Decisions: ``(resource, observed, now) → Plan``. Pure; nothing here reads or writes anything."""
