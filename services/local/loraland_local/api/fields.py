@@ -122,8 +122,12 @@ class Difference:
 
     def _compare_lists(self, old: Any, new: Any, schema: Json, path: Path) -> None:
         self._note_container(old, new, path)
-        before = {element(entry, schema) or "": entry for entry in old or () if old is not _NOTHING}
-        after = {element(entry, schema) or "": entry for entry in new or () if new is not _NOTHING}
+        before = {
+            element(entry, schema) or "": entry for entry in (() if old is _NOTHING else old or ())
+        }
+        after = {
+            element(entry, schema) or "": entry for entry in (() if new is _NOTHING else new or ())
+        }
         item = definitions.items(schema)
         for key in before.keys() | after.keys():
             inner = (*path, key)
