@@ -57,12 +57,12 @@ def resolve(
     elif source.s3 is not None:
         directory, revision = _from_s3(name, source.s3, models, store, report)
     else:
-        path = _embedded_file(source.embedded) if source.embedded else Path(source.directory or "")
+        path = embedded_file(source.embedded) if source.embedded else Path(source.directory or "")
         directory, revision = _from_path(name, path, models, report)
     return ResolvedModel(name=name, entry=entry, directory=directory, revision=revision)
 
 
-def _embedded_file(embedded: str) -> Path:
+def embedded_file(embedded: str) -> Path:
     known = ", ".join(sorted(EMBEDDED))
     if embedded not in EMBEDDED:
         raise InvalidInput(f"no such embedded model; known: {known}", field="source.embedded")
