@@ -104,6 +104,8 @@ def notes(
 ) -> tuple[Note, ...]:
     """Return an event for a new attempt after a failed one."""
     attempts = draft.status.attempts or 0
+    if draft.find(JobCondition.SUCCEEDED).status != "Unknown":
+        return ()
     if before.attempts is None or attempts <= max(before.attempts, 1):
         return ()
     why = failure.describe_attempt(pods.find_last_termination(job_pods), log_tail)
