@@ -168,6 +168,10 @@ class Engine:
     def cancel(self, request_id: str) -> None:
         self._scheduler.cancel(request_id)
 
+    def now_s(self) -> float:
+        """Return the time on the clock that deadlines are given in."""
+        return self._clock()
+
     def has_work(self) -> bool:
         return self._scheduler.has_work()
 
@@ -241,7 +245,7 @@ class Engine:
             text + (detokenizer.flush() if detokenizer else ""),
             () if token_id is None else (token_id,),
             reason,
-            num_prompt_tokens=sequence.num_prompt,
+            num_prompt_tokens=sequence.score_from or sequence.num_prompt,
             num_output_tokens=sequence.num_output,
             timings=sequence.timings(self._clock()),
             logprob=sequence.logprob if sequence.score_from is not None else None,

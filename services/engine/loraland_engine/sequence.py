@@ -84,7 +84,8 @@ class Sequence:
 
     @property
     def num_output(self) -> int:
-        return len(self.token_ids) - self.num_prompt
+        """Tokens generated, or scored."""
+        return len(self.token_ids) - (self.score_from or self.num_prompt)
 
     @property
     def num_remaining(self) -> int:

@@ -1,0 +1,5 @@
+"""``python -m loraland_inference``."""
+
+from loraland_inference.main import main
+
+main()

@@ -1,0 +1,79 @@
+"""Which artifacts hold the engine's slots, and which gives way. Pure; time is passed in.
+
+An artifact in use is never evicted, a pinned one only when it is unpinned. Whoever waits longest for
+a slot gets the next one; when nothing becomes free by itself, an artifact is drained: requests that
+come for it from then on wait in their turn, so that no adapter starves outside.
+"""
+
+from dataclasses import dataclass, field
+
+DRAIN_AFTER_S = 1.0
+
+
+@dataclass(eq=False)
+class Slot:
+    """One slot taken by one artifact. ``references`` counts requests that use it or wait for it."""
+
+    digest: str
+    last_used_s: float
+    references: int = 0
+    is_loaded: bool = False
+    is_draining: bool = False
+
+
+@dataclass
+class SlotTable:
+    """The slots by digest."""
+
+    num_slots: int
+    pinned: set[str] = field(default_factory=set)
+    _slots: dict[str, Slot] = field(default_factory=dict)
+
+    @property
+    def num_free(self) -> int:
+        return self.num_slots - len(self._slots)
+
+    @property
+    def loaded(self) -> list[str]:
+        return [s.digest for s in self._slots.values() if s.is_loaded]
+
+    def find(self, digest: str) -> Slot | None:
+        return self._slots.get(digest)
+
+    def take(self, digest: str, now_s: float) -> Slot:
+        assert self.num_free > 0, digest
+        assert digest not in self._slots, digest
+        slot = self._slots[digest] = Slot(digest, last_used_s=now_s)
+        return slot
+
+    def release(self, slot: Slot, now_s: float) -> None:
+        """Drop one reference; the slot may have been lost meanwhile."""
+        assert slot.references > 0, slot
+        slot.references -= 1
+        slot.last_used_s = now_s
+
+    def remove(self, slot: Slot) -> None:
+        if self._slots.get(slot.digest) is slot:
+            del self._slots[slot.digest]
+
+    def clear(self) -> None:
+        """Forget everything: the engine that held it is gone."""
+        self._slots.clear()
+
+    def victim(self) -> Slot | None:
+        """Return the loaded, unused, unpinned artifact that was used least recently."""
+        idle = [s for s in self._evictable() if s.references == 0]
+        return min(idle, key=lambda s: (not s.is_draining, s.last_used_s), default=None)
+
+    def start_drain(self) -> Slot | None:
+        """Choose the artifact to give way to whoever waits: the one with the fewest requests."""
+        candidates = self._evictable()
+        if any(s.is_draining for s in candidates):
+            return None
+        slot = min(candidates, key=lambda s: (s.references, s.last_used_s), default=None)
+        if slot is not None:
+            slot.is_draining = True
+        return slot
+
+    def _evictable(self) -> list[Slot]:
+        return [s for s in self._slots.values() if s.is_loaded and s.digest not in self.pinned]

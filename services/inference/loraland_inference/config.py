@@ -1,0 +1,91 @@
+"""The server's settings, read once from the environment by ``main``. No I/O but the catalogue file."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from loraland_core import catalogue, paths
+from loraland_core.errors import InvalidInput
+from loraland_core.store import StoreConfig
+
+CATALOGUE_FILE = "/etc/loraland/catalogue/catalogue.yaml"
+TOKENS_FILE = "/etc/loraland/tokens/tokens.json"
+
+
+@dataclass(frozen=True)
+class Config:
+    """``replica`` names this process in Redis; ``address`` is where others reach it."""
+
+    base_model: str
+    entry: catalogue.BaseModelEntry
+    store: StoreConfig
+    redis_url: str
+    tokens_file: Path
+    cache_dir: Path
+    adapter_dir: Path
+    replica: str
+    host: str
+    port: int
+    metrics_port: int
+    num_slots: int
+    max_running: int
+    max_queue: int
+    engine_threads: int
+    step_limit_s: float
+    start_limit_s: float
+    drain_grace_s: float
+    log_level: str
+    log_as_json: bool
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def read(environ: Mapping[str, str]) -> Config:
+    """Return the settings; raise ``InvalidInput`` naming the variable that is wrong."""
+    base_model = _required(environ, "LORALAND_BASE_MODEL")
+    catalogue_file = Path(environ.get("LORALAND_CATALOGUE") or paths.mounted(CATALOGUE_FILE))
+    cache_dir = paths.cache_dir()
+    return Config(
+        base_model=base_model,
+        entry=catalogue.load(catalogue_file).find(base_model),
+        store=StoreConfig(
+            bucket=_required(environ, "LORALAND_STORE_BUCKET"),
+            prefix=environ.get("LORALAND_STORE_PREFIX", ""),
+            endpoint_url=environ.get("LORALAND_STORE_ENDPOINT_URL") or None,
+            region=environ.get("LORALAND_STORE_REGION") or "us-east-1",
+        ),
+        redis_url=_required(environ, "LORALAND_REDIS_URL"),
+        tokens_file=Path(environ.get("LORALAND_TOKENS_FILE") or paths.mounted(TOKENS_FILE)),
+        cache_dir=cache_dir,
+        adapter_dir=Path(environ.get("LORALAND_ADAPTER_DIR") or cache_dir / "adapters"),
+        replica=environ.get("POD_NAME") or socket.gethostname(),
+        host=environ.get("POD_IP") or "0.0.0.0",  # noqa: S104 (a pod has its own network)
+        port=_number(environ, "LORALAND_PORT", 8500),
+        metrics_port=_number(environ, "LORALAND_METRICS_PORT", 9400),
+        num_slots=_number(environ, "LORALAND_NUM_SLOTS", 8, at_least=1),
+        max_running=_number(environ, "LORALAND_MAX_RUNNING", 16, at_least=1),
+        max_queue=_number(environ, "LORALAND_MAX_QUEUE", 256, at_least=1),
+        engine_threads=_number(environ, "LORALAND_ENGINE_THREADS", 0),
+        step_limit_s=_number(environ, "LORALAND_STEP_LIMIT_S", 60, at_least=1),
+        start_limit_s=_number(environ, "LORALAND_START_LIMIT_S", 1800, at_least=1),
+        drain_grace_s=_number(environ, "LORALAND_DRAIN_GRACE_S", 25),
+        log_level=environ.get("LORALAND_LOG_LEVEL") or "INFO",
+        log_as_json=environ.get("LORALAND_LOG_FORMAT", "text") == "json",
+    )
+
+
+def _required(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(name, "")
+    if not value:
+        raise InvalidInput("must be set", field=name)
+    return value
+
+
+def _number(environ: Mapping[str, str], name: str, default: int, *, at_least: int = 0) -> int:
+    text = environ.get(name) or str(default)
+    if not text.isdecimal() or int(text) < at_least:
+        raise InvalidInput(f"is {text!r}; expected a whole number from {at_least}", field=name)
+    return int(text)

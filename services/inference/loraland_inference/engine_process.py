@@ -1,0 +1,290 @@
+"""The process that owns the model: ``python -m loraland_inference.engine_process SETTINGS``.
+
+Lines of ``messages`` come on standard input and leave on standard output. Three threads: one reads
+and tokenizes, one reads adapter files, and the main one steps the engine, alone with the model.
+The end of standard input means that the front is gone: so is this process then.
+"""
+
+import faulthandler
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from loraland_core import logs
+from loraland_core.catalogue import BaseModelEntry
+from loraland_core.errors import InvalidInput, LoraLandError
+from loraland_core.store import StoreConfig
+from loraland_engine.engine import Engine, EngineConfig
+from loraland_engine.lora import LoraAdapter
+from loraland_engine.sequence import Output, SamplingParams
+from loraland_models import encoding, sources, weights
+
+from loraland_inference import messages
+from loraland_inference.messages import Message
+
+log = logging.getLogger("loraland.engine")
+
+# More would let one long prompt hold up everybody's next token for longer.
+MAX_STEP_TOKENS = 256
+
+Event = tuple[str, Message, Any]
+
+
+class EngineLoop:
+    """The main thread's side: applies what the other threads prepared, and steps."""
+
+    def __init__(self, engine: Engine, send: Callable[[Message], None]) -> None:
+        self._engine = engine
+        self.send = send
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+
+    def post(self, event: Event) -> None:
+        """Hand something to the main thread; called from the others."""
+        self._events.put(event)
+
+    def run(self) -> None:
+        while True:
+            self._apply_events()
+            outputs = self._engine.step()
+            self.send({"type": "step", "outputs": [_output(o) for o in outputs]})
+
+    def _apply_events(self) -> None:
+        """Apply what is there; wait for something only while there is no work."""
+        while not (self._events.empty() and self._engine.has_work()):
+            kind, message, prepared = self._events.get()
+            try:
+                if message.get("adapter") and not self._engine.has_adapter(message["adapter"]):
+                    raise InvalidInput(
+                        "is not in a slot", field="adapter", reason=messages.ADAPTER_LOST
+                    )
+                getattr(self, f"_{kind}")(message, prepared)
+            except InvalidInput as error:
+                self.send(refusal(message, error))
+
+    def _generate(self, message: Message, token_ids: list[int]) -> None:
+        options = message["params"]
+        self._engine.submit(
+            message["id"],
+            token_ids,
+            SamplingParams(
+                **options
+                | {
+                    "stop": tuple(options["stop"]),
+                    "stop_token_ids": frozenset(options["stop_token_ids"]),
+                }
+            ),
+            adapter_id=message["adapter"],
+            deadline_s=self._engine.now_s() + message["deadline_in_s"],
+        )
+
+    def _score(self, message: Message, token_ids: list[list[int]]) -> None:
+        prompt, completion = token_ids
+        self._engine.submit_score(
+            message["id"],
+            prompt,
+            completion,
+            adapter_id=message["adapter"],
+            deadline_s=self._engine.now_s() + message["deadline_in_s"],
+        )
+
+    def _cancel(self, message: Message, _: None) -> None:
+        self._engine.cancel(message["id"])
+
+    def _insert(self, message: Message, adapter: LoraAdapter) -> None:
+        if not self._engine.has_adapter(message["digest"]):
+            self._engine.insert_adapter(message["digest"], adapter)
+        self.send({"type": "loaded", "digest": message["digest"]})
+
+    def _unload(self, message: Message, _: None) -> None:
+        if self._engine.has_adapter(message["digest"]):
+            self._engine.remove_adapter(message["digest"])
+
+
+class Reader(threading.Thread):
+    """Reads lines and tokenizes, in order, so that a cancel never overtakes its request."""
+
+    def __init__(self, lines: BinaryIO, loop: EngineLoop, loader: "Loader", engine: Engine) -> None:
+        super().__init__(name="reader", daemon=True)
+        self._lines = lines
+        self._loop = loop
+        self._loader = loader
+        self._tokenizer = engine.tokenizer
+        self._send = loop.send
+
+    def run(self) -> None:
+        for line in self._lines:
+            message = messages.decode(line)
+            try:
+                self._dispatch(message)
+            except InvalidInput as error:
+                self._send(refusal(message, error))
+        os._exit(0)
+
+    def _dispatch(self, message: Message) -> None:
+        match message["type"]:
+            case "load":
+                self._loader.post(message)
+            case "tokenize":
+                token_ids = encode_input(self._tokenizer, message["input"])
+                self._send({"type": "tokens", "id": message["id"], "token_ids": token_ids})
+            case "generate":
+                token_ids = encode_input(self._tokenizer, message["input"])
+                self._loop.post(("generate", message, token_ids))
+            case "score":
+                prompt = encode_input(self._tokenizer, message["input"])
+                completion = self._tokenizer.encode(message["completion"], add_special_tokens=False)
+                self._loop.post(("score", message, [prompt, completion]))
+            case "cancel" | "unload" as kind:
+                self._loop.post((kind, message, None))
+
+
+class Loader(threading.Thread):
+    """Reads and checks adapter files, so that the step loop never waits for a disk."""
+
+    def __init__(self, loop: EngineLoop, engine: Engine) -> None:
+        super().__init__(name="loader", daemon=True)
+        self._loop = loop
+        self._engine = engine
+        self._requests: queue.SimpleQueue[Message] = queue.SimpleQueue()
+
+    def post(self, message: Message) -> None:
+        self._requests.put(message)
+
+    def run(self) -> None:
+        while True:
+            message = self._requests.get()
+            try:
+                adapter = self._engine.read_adapter(Path(message["folder"]))
+            except LoraLandError as error:
+                self._fail(message, str(error), getattr(error, "reason", "ArtifactInvalid"))
+            # Whatever a hostile file brings a library to raise fails this adapter alone.
+            except Exception as error:
+                log.exception("adapter %s cannot be read", message["digest"])
+                self._fail(message, f"cannot be read: {error}", "ArtifactInvalid")
+            else:
+                self._loop.post(("insert", message, adapter))
+
+    def _fail(self, message: Message, text: str, reason: str) -> None:
+        failed = {"digest": message["digest"], "message": text, "reason": reason}
+        self._loop.send({"type": "load-failed", **failed})
+
+
+def encode_input(tokenizer: Any, given: messages.Input) -> list[int]:
+    """Return the tokens of whichever form the input has."""
+    if "token_ids" in given:
+        return given["token_ids"]
+    if "messages" in given:
+        return encoding.encode_messages(tokenizer, given["messages"], field="input.messages")
+    return encoding.encode_prompt(tokenizer, given["text"])
+
+
+def refusal(message: Message, error: InvalidInput) -> Message:
+    return {
+        "type": "refused",
+        "id": message.get("id", ""),
+        "message": str(error).removeprefix(f"{error.field}: "),
+        "field": error.field,
+        "reason": error.reason,
+    }
+
+
+def build_engine(settings: dict[str, Any]) -> tuple[Engine, Message]:
+    """Load the base model; return the engine and what the front has to know of it."""
+    entry = BaseModelEntry.model_validate(settings["entry"])
+    model_source = sources.resolve(
+        settings["base_model"],
+        entry,
+        cache_dir=Path(settings["cache_dir"]),
+        store=StoreConfig.model_validate(settings["store"]),
+        report=log.info,
+    )
+    precision = weights.serving_precision(entry)
+    model = weights.load_model(model_source, precision)
+    engine = Engine(
+        model,
+        weights.load_tokenizer(model_source),
+        EngineConfig(
+            max_running=settings["max_running"],
+            max_step_tokens=max(MAX_STEP_TOKENS, settings["max_running"]),
+            context_tokens=entry.limits.context_tokens,
+            num_slots=settings["num_slots"],
+            max_rank=entry.limits.max_rank,
+        ),
+    )
+    return engine, {
+        "type": "ready",
+        "context_tokens": engine.context_tokens,
+        "vocabulary_size": model.config.get_text_config().vocab_size,
+        "resolved_revision": model_source.revision,
+        "precision": precision.label,
+    }
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
+    logs.configure(level=settings["log_level"], as_json=settings["log_as_json"])
+    # The front asks for the stacks of a process that it is about to kill.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    # A signal to the whole group is the front's to answer; it lets running requests finish.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    send = _claim_standard_output()
+    if settings["threads"]:
+        torch.set_num_threads(settings["threads"])
+    try:
+        engine, ready = build_engine(settings)
+    except LoraLandError as error:
+        send({"type": "fatal", "message": str(error)})
+        sys.exit(1)
+    loop = EngineLoop(engine, send)
+    loader = Loader(loop, engine)
+    loader.start()
+    Reader(sys.stdin.buffer, loop, loader, engine).start()
+    send(ready)
+    loop.run()
+
+
+def _claim_standard_output() -> Callable[[Message], None]:
+    """Return the way to the front; whatever else prints goes to standard error from now on."""
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def send(message: Message) -> None:
+        with lock:
+            pipe.write(messages.encode(message))
+            pipe.flush()
+
+    return send
+
+
+def _output(output: Output) -> Message:
+    message: Message = {
+        "id": output.request_id,
+        "text": output.text,
+        "token_ids": output.token_ids,
+    }
+    if output.finish_reason is not None:
+        message |= {
+            "finish": output.finish_reason.value,
+            "num_prompt_tokens": output.num_prompt_tokens,
+            "num_output_tokens": output.num_output_tokens,
+            "queue_s": output.timings.queue_s,
+            "prefill_s": output.timings.prefill_s,
+            "decode_s": output.timings.decode_s,
+        }
+    if output.logprob is not None:
+        message["logprob"] = output.logprob
+    return message
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""What can go wrong for a caller beyond ``loraland_core.errors``. The gRPC status is chosen elsewhere."""
+
+from loraland_core.errors import LoraLandError, Unavailable
+
+
+class QueueFull(Unavailable):
+    """The server has as much work as it takes; come back later."""
+
+
+class DeadlinePassed(LoraLandError):
+    """The caller's deadline passed; the work was stopped."""
+
+
+class Unauthenticated(LoraLandError):
+    """No credentials, or none that are known."""
+
+
+class PermissionDenied(LoraLandError):
+    """Known, but not allowed to do this."""

@@ -1,0 +1,284 @@
+"""The Inference service: protobuf in, engine messages out, and back. Policy lies elsewhere."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from loraland_core import keys
+from loraland_core.errors import LoraLandError, Unavailable
+from loraland_core.rpc import inference_pb2, inference_pb2_grpc
+
+from loraland_inference import auth, requests, statuses
+from loraland_inference.adapters.coordinator import Coordinator, Lease
+from loraland_inference.engine_client import EngineClient, EngineInfo, Ticket
+from loraland_inference.failures import DeadlinePassed
+from loraland_inference.messages import Message, Output
+from loraland_inference.metrics import Metrics
+from loraland_inference.server_state import ServerState
+
+# A call without a deadline of its own gets this one.
+DEFAULT_DEADLINE_S = 600.0
+MAX_PAGE_SIZE = 1000
+DEFAULT_PAGE_SIZE = 100
+_FINISH = {
+    "stop": inference_pb2.FINISH_REASON_STOP,
+    "length": inference_pb2.FINISH_REASON_LENGTH,
+}
+
+_TIERS = {
+    "absent": inference_pb2.TIER_ABSENT,
+    "disk": inference_pb2.TIER_DISK,
+    "slot": inference_pb2.TIER_SLOT,
+}
+
+
+@dataclass
+class _Call:
+    """What is known of a request beside its outputs."""
+
+    request_id: str
+    started_s: float
+    lease: Lease
+    ticket: Ticket
+
+
+class InferenceService(inference_pb2_grpc.InferenceServicer):
+    """Generation, scoring and what a caller may know of this replica."""
+
+    def __init__(
+        self,
+        *,
+        coordinator: Coordinator,
+        engine: EngineClient,
+        state: ServerState,
+        metrics: Metrics,
+    ) -> None:
+        self._coordinator = coordinator
+        self._engine = engine
+        self._state = state
+        self._metrics = metrics
+
+    async def Generate(  # noqa: N802 (gRPC's name)
+        self, request: inference_pb2.GenerateRequest, context: Any
+    ) -> inference_pb2.GenerateResponse:
+        async with self._answering("Generate", context):
+            response = inference_pb2.GenerateResponse()
+            texts: list[str] = []
+            async with self._generating(request, context) as call:
+                async for output in self._outputs(call):
+                    texts.append(output["text"])
+                    response.token_ids.extend(output["token_ids"])
+                    if "finish" in output:
+                        self._finish(response, output, call)
+            response.text = "".join(texts)
+            return response
+
+    async def GenerateStream(  # noqa: N802 (gRPC's name)
+        self, request: inference_pb2.GenerateRequest, context: Any
+    ) -> AsyncIterator[inference_pb2.GenerateStreamResponse]:
+        async with (
+            self._answering("GenerateStream", context),
+            self._generating(request, context) as call,
+        ):
+            async for output in self._outputs(call):
+                response = inference_pb2.GenerateStreamResponse(
+                    text=output["text"], token_ids=output["token_ids"]
+                )
+                if "finish" in output:
+                    self._finish(response, output, call)
+                if response.text or response.token_ids or "finish" in output:
+                    yield response
+
+    async def Score(  # noqa: N802 (gRPC's name)
+        self, request: inference_pb2.ScoreRequest, context: Any
+    ) -> inference_pb2.ScoreResponse:
+        async with self._answering("Score", context):
+            limits = self._limits()
+            render = requests.check_input(request.input, limits)
+            completions = requests.check_completions(list(request.completions))
+            requests.check_request_id(request.request_id)
+            async with self._leased(request.adapter) as lease:
+                message = self._message("score", lease, context) | {"input": render(lease.prompt)}
+                scores = await asyncio.gather(
+                    *(self._score(message | {"completion": text}) for text in completions)
+                )
+            return inference_pb2.ScoreResponse(scores=scores, digest=lease.digest)
+
+    async def Tokenize(  # noqa: N802 (gRPC's name)
+        self, request: inference_pb2.TokenizeRequest, context: Any
+    ) -> inference_pb2.TokenizeResponse:
+        async with self._answering("Tokenize", context):
+            render = requests.check_input(request.input, self._limits())
+            async with self._leased(request.adapter) as lease:
+                token_ids = await self._engine.tokenize(render(lease.prompt))
+            return inference_pb2.TokenizeResponse(token_ids=token_ids)
+
+    async def ListAdapters(  # noqa: N802 (gRPC's name)
+        self, request: inference_pb2.ListAdaptersRequest, context: Any
+    ) -> inference_pb2.ListAdaptersResponse:
+        async with self._answering("ListAdapters", context):
+            caller = auth.caller()
+            visible = sorted(
+                (adapter_id, record)
+                for adapter_id, record in self._coordinator.registry.records.items()
+                if caller.may_use(record.tenants) and adapter_id > request.page_token
+            )
+            size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+            page = visible[:size]
+            return inference_pb2.ListAdaptersResponse(
+                adapters=[self._describe(adapter_id, record) for adapter_id, record in page],
+                next_page_token=page[-1][0] if len(visible) > size else "",
+            )
+
+    async def GetServerInfo(  # noqa: N802 (gRPC's name)
+        self, _: inference_pb2.GetServerInfoRequest, context: Any
+    ) -> inference_pb2.GetServerInfoResponse:
+        async with self._answering("GetServerInfo", context):
+            info = self._info()
+            return inference_pb2.GetServerInfoResponse(
+                base_model=self._state.base_model,
+                resolved_revision=info.resolved_revision,
+                precision=info.precision,
+                max_context_tokens=info.context_tokens,
+                max_rank=self._state.max_rank,
+                num_slots=self._coordinator.slots.num_slots,
+                num_free_slots=self._coordinator.slots.num_free,
+                queue_depth=self._state.num_requests,
+                default_max_tokens=requests.DEFAULT_MAX_TOKENS,
+                version=self._state.version,
+                registry_known=self._coordinator.registry.is_known,
+            )
+
+    def _answering(self, method: str, context: Any) -> statuses.Answering:
+        """Count the call, and answer an error by its status."""
+        return statuses.Answering(
+            context, on_code=lambda code: self._metrics.requests.labels(method, code).inc()
+        )
+
+    @asynccontextmanager
+    async def _generating(
+        self, request: inference_pb2.GenerateRequest, context: Any
+    ) -> AsyncIterator[_Call]:
+        """Start a generation and stop it when its caller is gone."""
+        started_s = time.monotonic()
+        limits = self._limits()
+        render = requests.check_input(request.input, limits)
+        params = requests.build_params(request.sampling, limits)
+        request_id = requests.check_request_id(request.request_id) or uuid.uuid4().hex
+        requests.check_adapter_id(request.adapter)
+        with self._state.admitted():
+            lease = await self._coordinator.acquire(
+                request.adapter, lambda record: auth.caller().may_use(record.tenants)
+            )
+            ticket = self._start(lease, context, {"params": params}, render)
+            self._metrics.adapter_load.observe(lease.load_s)
+            try:
+                yield _Call(request_id, started_s, lease, ticket)
+            finally:
+                self._engine.cancel(ticket)
+
+    def _start(self, lease: Lease, context: Any, options: Message, render: Any) -> Ticket:
+        """Hand a generation to the engine; the lease is given back when the engine has ended it."""
+        try:
+            message = self._message("generate", lease, context)
+            message |= options | {"input": render(lease.prompt)}
+        except LoraLandError:
+            lease.release()
+            raise
+        return self._engine.generate(message, on_end=lease.release)
+
+    async def _outputs(self, call: _Call) -> AsyncIterator[Output]:
+        """Yield what the engine says, to the last; raise what ended it otherwise."""
+        is_first = True
+        while True:
+            output = await call.ticket.outputs.get()
+            if isinstance(output, LoraLandError):
+                raise output
+            if is_first:
+                self._metrics.ttft.observe(time.monotonic() - call.started_s)
+                is_first = False
+            if output.get("finish") in ("deadline", "cancelled"):
+                raise DeadlinePassed("the deadline passed; the generation was stopped")
+            yield output
+            if "finish" in output:
+                return
+
+    def _finish(
+        self,
+        response: inference_pb2.GenerateResponse | inference_pb2.GenerateStreamResponse,
+        output: Output,
+        call: _Call,
+    ) -> None:
+        response.finish_reason = _FINISH[output["finish"]]
+        response.usage.prompt_tokens = output["num_prompt_tokens"]
+        response.usage.completion_tokens = output["num_output_tokens"]
+        response.timings.queue_s = output["queue_s"]
+        response.timings.adapter_load_s = call.lease.load_s
+        response.timings.prefill_s = output["prefill_s"]
+        response.timings.decode_s = output["decode_s"]
+        response.digest = call.lease.digest
+        response.request_id = call.request_id
+        self._metrics.prompt_tokens.inc(output["num_prompt_tokens"])
+        self._metrics.output_tokens.inc(output["num_output_tokens"])
+
+    async def _score(self, message: Message) -> inference_pb2.CompletionScore:
+        ticket = self._engine.generate(message, on_end=lambda: None)
+        try:
+            output = await ticket.outputs.get()
+        finally:
+            self._engine.cancel(ticket)
+            # The lease outlives the scoring: its slot must not be taken while the engine reads it.
+            await ticket.ended.wait()
+        if isinstance(output, LoraLandError):
+            raise output
+        if "logprob" not in output:
+            raise DeadlinePassed("the deadline passed; the scoring was stopped")
+        return inference_pb2.CompletionScore(
+            logprob=output["logprob"], num_tokens=output["num_output_tokens"]
+        )
+
+    @asynccontextmanager
+    async def _leased(self, adapter: str) -> AsyncIterator[Lease]:
+        """Hold an adapter for as long as its caller works with it."""
+        requests.check_adapter_id(adapter)
+        with self._state.admitted():
+            lease = await self._coordinator.acquire(
+                adapter, lambda record: auth.caller().may_use(record.tenants)
+            )
+            try:
+                yield lease
+            finally:
+                lease.release()
+
+    def _message(self, kind: str, lease: Lease, context: Any) -> Message:
+        remaining_s = context.time_remaining()
+        return {
+            "type": kind,
+            "adapter": lease.digest,
+            "deadline_in_s": DEFAULT_DEADLINE_S if remaining_s is None else remaining_s,
+        }
+
+    def _info(self) -> EngineInfo:
+        if self._engine.info is None:
+            raise Unavailable("the base model is still being loaded", retry_after_s=5.0)
+        return self._engine.info
+
+    def _limits(self) -> requests.ModelLimits:
+        info = self._info()
+        return requests.ModelLimits(info.context_tokens, info.vocabulary_size)
+
+    def _describe(self, adapter_id: str, record: keys.AdapterRecord) -> inference_pb2.AdapterInfo:
+        rejection = self._coordinator.registry.rejection(adapter_id)
+        return inference_pb2.AdapterInfo(
+            adapter=adapter_id,
+            digest=record.digest,
+            rank=record.rank,
+            size_bytes=record.size_bytes,
+            pinned=record.pinned or record.digest in self._coordinator.slots.pinned,
+            tier=_TIERS[self._coordinator.tier(record.digest)],
+            rejected=f"{rejection.reason}: {rejection.message}" if rejection else "",
+        )

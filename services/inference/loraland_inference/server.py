@@ -1,0 +1,261 @@
+"""The replica as a whole: builds the parts, runs them, drains them. The composition root's hands."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from importlib import metadata
+from typing import Any
+
+import grpc
+import prometheus_client
+import redis.asyncio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from loraland_core.errors import InvalidInput
+from loraland_core.keys import Heartbeat, Residency, ResidentAdapter
+from loraland_core.rpc import admin_pb2, admin_pb2_grpc, inference_pb2, inference_pb2_grpc
+from loraland_core.store import Store
+
+from loraland_inference import auth, requests
+from loraland_inference.adapters import residents, verification
+from loraland_inference.adapters.coordinator import Coordinator
+from loraland_inference.adapters.disk import DiskTier
+from loraland_inference.adapters.presence import Presence
+from loraland_inference.adapters.registry import Registry
+from loraland_inference.adapters.registry_reader import RegistryReader
+from loraland_inference.admin_service import AdminService
+from loraland_inference.config import Config
+from loraland_inference.engine_client import EngineClient, EngineInfo
+from loraland_inference.grpc_service import InferenceService
+from loraland_inference.metrics import Metrics
+from loraland_inference.server_state import ServerState
+
+log = logging.getLogger("loraland.inference")
+
+REDIS_TIMEOUT_S = 5.0
+SERVICES = (
+    inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name,
+    admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name,
+)
+
+
+class Server:
+    """One replica. ``run`` serves until ``drain`` is called and the running requests are done."""
+
+    def __init__(self, config: Config, *, metrics: Metrics) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._draining = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._state = ServerState(
+            base_model=config.base_model,
+            max_rank=config.entry.limits.max_rank,
+            version=metadata.version("loraland"),
+            max_requests=config.max_running + config.max_queue,
+        )
+        self._store = Store(config.store)
+        self._redis = redis.asyncio.Redis.from_url(
+            config.redis_url,
+            socket_timeout=REDIS_TIMEOUT_S,
+            socket_connect_timeout=REDIS_TIMEOUT_S,
+            # Replies have one shape for every server from 6.2 on.
+            protocol=2,
+        )
+        self._registry = Registry()
+        self._disk = DiskTier(self._store, config.adapter_dir)
+        self._engine = EngineClient(
+            _engine_settings(config),
+            step_limit_s=config.step_limit_s,
+            start_limit_s=config.start_limit_s,
+            on_up=self._on_engine_up,
+            on_down=self._on_engine_down,
+        )
+        self._coordinator = Coordinator(
+            registry=self._registry,
+            disk=self._disk,
+            engine=self._engine,
+            num_slots=config.num_slots,
+        )
+        self._presence = Presence(self._redis, heartbeat=self._heartbeat, residency=self._residency)
+        self._health = health.aio.HealthServicer()
+        self._background: dict[str, asyncio.Task[Any]] = {}
+
+    async def run(self) -> None:
+        """Serve; raise ``InvalidInput`` where the port or the adapter folder cannot be had."""
+        await self._set_health(is_serving=False)
+        try:
+            self._disk.prepare()
+        except OSError as error:
+            raise InvalidInput(
+                f"cannot be made: {error.strerror}", field=str(self._config.adapter_dir)
+            ) from error
+        server = self._build_grpc_server()
+        await server.start()
+        log.info("listening on %s", self._config.address)
+        self._watch_metrics()
+        reader = RegistryReader(self._redis, self._config.base_model, self._registry)
+        self._start("engine", self._engine.run())
+        self._start("registry", reader.run())
+        try:
+            await self._draining.wait()
+            await self._finish_requests()
+        finally:
+            await self._stop(server)
+
+    def drain(self) -> None:
+        """Take no new requests; ``run`` returns when the running ones are done."""
+        if not self._state.is_draining:
+            log.info("draining: %d requests are running", self._state.num_requests)
+        self._state.is_draining = True
+        self._draining.set()
+
+    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside the requests; its failure ends the replica rather than half of it."""
+        task = asyncio.create_task(work, name=name)
+        self._background[name] = task
+        task.add_done_callback(self._on_background_end)
+
+    def _on_background_end(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s failed; this replica ends", task.get_name(), exc_info=error)
+            self.drain()
+
+    def _build_grpc_server(self) -> grpc.aio.Server:
+        server = grpc.aio.server(
+            interceptors=[auth.Interceptor(auth.Tokens(self._config.tokens_file))],
+            options=[
+                ("grpc.max_receive_message_length", requests.MAX_MESSAGE_BYTES),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        inference_pb2_grpc.add_InferenceServicer_to_server(
+            InferenceService(
+                coordinator=self._coordinator,
+                engine=self._engine,
+                state=self._state,
+                metrics=self._metrics,
+            ),
+            server,
+        )
+        admin_pb2_grpc.add_AdminServicer_to_server(
+            AdminService(
+                coordinator=self._coordinator,
+                state=self._state,
+                metrics=self._metrics,
+                on_drain=self.drain,
+            ),
+            server,
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        try:
+            server.add_insecure_port(self._config.address)
+        except RuntimeError as error:
+            raise InvalidInput(
+                f"{self._config.address} is taken or not ours; choose another LORALAND_PORT",
+                field="LORALAND_PORT",
+            ) from error
+        return server
+
+    def _watch_metrics(self) -> None:
+        watch = self._metrics.watch
+        watch("requests_running", "Running and waiting.", lambda: self._state.num_requests)
+        watch("adapters_resident", "In slots.", lambda: len(self._coordinator.slots.loaded))
+        watch("adapters_known", "Registered.", lambda: len(self._registry.records))
+        watch("engine_restarts", "Since the start.", lambda: self._engine.num_restarts)
+
+    def _on_engine_up(self, info: EngineInfo) -> None:
+        """Start what needs the base model's revision, once, and be ready."""
+        if "verification" not in self._background:
+            expected = verification.Expectation(
+                base_model=self._config.base_model,
+                resolved_revision=info.resolved_revision,
+                max_rank=self._config.entry.limits.max_rank,
+            )
+            self._start("verification", verification.run(self._registry, self._store, expected))
+            self._start("residents", residents.run(self._coordinator, self._disk))
+            self._start("presence", self._presence.run())
+        self._schedule(self._set_health(is_serving=True))
+
+    def _on_engine_down(self) -> None:
+        self._coordinator.lose_slots()
+        self._schedule(self._set_health(is_serving=False))
+
+    def _schedule(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _set_health(self, *, is_serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        is_ready = is_serving and not self._state.is_draining
+        value = status.SERVING if is_ready else status.NOT_SERVING
+        for name in ("", *SERVICES):
+            await self._health.set(name, value)
+
+    async def _finish_requests(self) -> None:
+        await self._set_health(is_serving=False)
+        try:
+            await asyncio.wait_for(self._state.idle.wait(), self._config.drain_grace_s)
+        except TimeoutError:
+            log.warning("%d requests outlast the grace period", self._state.num_requests)
+
+    async def _stop(self, server: grpc.aio.Server) -> None:
+        await server.stop(grace=1.0)
+        for task in self._background.values():
+            task.cancel()
+        await asyncio.gather(*self._background.values(), return_exceptions=True)
+        await self._disk.close()
+        if self._engine.info is not None:
+            await self._presence.leave()
+        await self._redis.aclose()
+        self._store.close()
+
+    def _heartbeat(self) -> Heartbeat:
+        slots = self._coordinator.slots
+        return Heartbeat(
+            replica=self._config.replica,
+            address=self._config.address,
+            base_model=self._config.base_model,
+            resolved_revision=self._engine.info.resolved_revision if self._engine.info else "",
+            max_rank=self._config.entry.limits.max_rank,
+            num_slots=slots.num_slots,
+            num_free_slots=slots.num_free,
+            queue_depth=self._state.num_requests,
+            applied_revision=self._registry.applied_revision,
+            rejected=self._registry.rejections(),
+            draining=self._state.is_draining,
+        )
+
+    def _residency(self) -> Residency:
+        held = {
+            adapter_id: ResidentAdapter(digest=record.digest, tier=tier)
+            for adapter_id, record in self._registry.records.items()
+            if (tier := self._coordinator.tier(record.digest)) != "absent"
+        }
+        return Residency(replica=self._config.replica, adapters=held)
+
+
+def start_metrics_endpoint(config: Config) -> None:
+    try:
+        prometheus_client.start_http_server(config.metrics_port, addr=config.host)
+    except OSError as error:
+        raise InvalidInput(
+            f"{config.host}:{config.metrics_port} cannot be had: {error.strerror}",
+            field="LORALAND_METRICS_PORT",
+        ) from error
+
+
+def _engine_settings(config: Config) -> dict[str, Any]:
+    return {
+        "base_model": config.base_model,
+        "entry": config.entry.model_dump(mode="json", by_alias=True),
+        "store": config.store.model_dump(mode="json", by_alias=True),
+        "cache_dir": str(config.cache_dir),
+        "num_slots": config.num_slots,
+        "max_running": config.max_running,
+        "threads": config.engine_threads,
+        "log_level": config.log_level,
+        "log_as_json": config.log_as_json,
+    }

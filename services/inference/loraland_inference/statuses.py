@@ -1,0 +1,113 @@
+"""The one table from our errors to gRPC statuses, with details that a program can read. No I/O."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message as Proto
+from google.rpc import error_details_pb2, status_pb2
+from loraland_core.errors import (
+    ArtifactInvalid,
+    InvalidInput,
+    LoraLandError,
+    NotFound,
+    Unavailable,
+)
+
+from loraland_inference.failures import (
+    DeadlinePassed,
+    PermissionDenied,
+    QueueFull,
+    Unauthenticated,
+)
+
+log = logging.getLogger("loraland.grpc")
+
+DETAILS_KEY = "grpc-status-details-bin"
+DOMAIN = "loraland.dev"
+# The first class that matches decides, so that a subclass stands before its base.
+_CODES: tuple[tuple[type[LoraLandError], grpc.StatusCode], ...] = (
+    (ArtifactInvalid, grpc.StatusCode.FAILED_PRECONDITION),
+    (InvalidInput, grpc.StatusCode.INVALID_ARGUMENT),
+    (NotFound, grpc.StatusCode.NOT_FOUND),
+    (QueueFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (Unavailable, grpc.StatusCode.UNAVAILABLE),
+    (DeadlinePassed, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
+    (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
+)
+
+
+def code_of(error: BaseException) -> grpc.StatusCode:
+    return next((c for kind, c in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
+def details_of(error: BaseException) -> list[Proto]:
+    """Return what the caller can act upon: the field, the reason, or when to come back."""
+    if isinstance(error, ArtifactInvalid):
+        return [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
+    if isinstance(error, InvalidInput):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=str(error)
+        )
+        return [error_details_pb2.BadRequest(field_violations=[violation])]
+    if isinstance(error, Unavailable):
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(int(error.retry_after_s * 1000))
+        return [error_details_pb2.RetryInfo(retry_delay=delay)]
+    return []
+
+
+def trailers_of(error: BaseException, message: str) -> tuple[tuple[str, bytes], ...]:
+    details = details_of(error)
+    if not details:
+        return ()
+    status = status_pb2.Status(code=code_of(error).value[0], message=message)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return ((DETAILS_KEY, status.SerializeToString()),)
+
+
+async def abort(context: Any, error: BaseException) -> None:
+    """End the call with the error's status."""
+    code = code_of(error)
+    # What nobody foresaw may hold what is not the caller's to see.
+    message = str(error) if isinstance(error, LoraLandError) else "internal error; see the log"
+    await context.abort(code, message, trailing_metadata=trailers_of(error, message))
+
+
+class Answering:
+    """Answers whatever is raised within by its status, and tells the code. Never swallows."""
+
+    def __init__(self, context: Any, *, on_code: Callable[[str], None]) -> None:
+        self._context = context
+        self._on_code = on_code
+
+    async def __aenter__(self) -> None:
+        """Nothing to prepare."""
+
+    async def __aexit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        if error is None:
+            self._on_code("OK")
+            return
+        if not isinstance(error, Exception) or isinstance(error, grpc.aio.AbortError):
+            # The caller is gone, or was answered already.
+            self._on_code(grpc.StatusCode.CANCELLED.name)
+            return
+        self._on_code(code_of(error).name)
+        if not isinstance(error, LoraLandError):
+            log.error("a call failed in a way that nobody foresaw", exc_info=error)
+        await abort(self._context, error)
+
+
+def refusing_handler(error: LoraLandError) -> grpc.RpcMethodHandler[Any, Any]:
+    """Return a handler that answers any call, of any kind, with the error."""
+
+    async def refuse(_: Any, context: Any) -> None:
+        await abort(context, error)
+
+    return grpc.unary_unary_rpc_method_handler(refuse)
