@@ -83,7 +83,7 @@ class Operations:
         obj = ownership.record_update(
             None,
             obj,
-            definitions.of_kind(resource),
+            definitions.root(resource),
             manager,
             clock.now(),
             has_status=resource.has_status,
@@ -174,7 +174,7 @@ class Operations:
         new = ownership.record_update(
             old,
             new,
-            definitions.of_kind(resource),
+            definitions.root(resource),
             manager,
             time,
             has_status=resource.has_status,
@@ -253,7 +253,7 @@ class Operations:
         merged = ownership.apply(
             live,
             config,
-            definitions.of_kind(resource),
+            definitions.root(resource),
             manager,
             clock.now(),
             force=options.force,
@@ -261,6 +261,8 @@ class Operations:
         )
         merged.setdefault("apiVersion", resource.api_version)
         merged.setdefault("kind", resource.kind)
+        # The name is no field that anybody owns, so the merge does not carry it into a new object.
+        merged["metadata"].setdefault("name", name)
         merged = self._defaulted(
             copy.deepcopy(merged) if resource.custom is None else merged, resource
         )
@@ -292,7 +294,7 @@ class Operations:
                 " unknown conversion"
             )
         meta = obj.get("metadata")
-        meta = dict(meta) if isinstance(meta, dict) else {}
+        meta = metadata.tidy(meta) if isinstance(meta, dict) else {}
         return {**obj, "apiVersion": version, "kind": kind, "metadata": meta}
 
     def _defaulted(self, obj: Json, resource: ResourceType) -> Json:
@@ -310,11 +312,12 @@ class Operations:
                 return strategies.create_faults(obj, resource)
             return strategies.update_faults(obj, old, resource, subresource)
         causes = []
+        schema = resource.custom.schema
         if obj["kind"] != resource.kind:
             why = f"must be {resource.kind}"
             causes.append(errors.invalid_value("kind", f'"{obj["kind"]}"', why))
-        schema = resource.custom.schema
-        causes += schemas.validate(obj, schema, "")
+        else:
+            causes += schemas.validate(obj, schema, "")
         causes += schemas.duplicates(
             {key: value for key, value in obj.items() if key != "metadata"}, schema, ""
         )
