@@ -10,6 +10,8 @@ import pytest
 import redis
 from loraland_core.store import Store, StoreConfig
 from loraland_local import addresses, processes, redisserver
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 HOST = "127.0.0.1"
 CREDENTIALS = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
@@ -114,5 +116,9 @@ def test_redis_refuses_what_replicas_may_not(redis_port: int, command: tuple[str
 
 def test_redis_refuses_the_default_user(redis_port: int) -> None:
     """Nobody gets in without a name and a password."""
-    with redis.Redis(host=HOST, port=redis_port) as nobody, pytest.raises(redis.RedisError):
+    once = Retry(NoBackoff(), 0)
+    with (
+        redis.Redis(host=HOST, port=redis_port, retry=once) as nobody,
+        pytest.raises(redis.RedisError),
+    ):
         nobody.ping()

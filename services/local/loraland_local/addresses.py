@@ -1,7 +1,7 @@
 """Addresses and ports of a stack, chosen so that two stacks never meet.
 
 On Linux every 127.x.y.z is the machine itself: a stack takes one 127.B.0.0/16 for itself, its own
-servers on 127.B.0.1 and its pods in the upper half. Elsewhere only 127.0.0.1 exists, and the ports
+servers on 127.B.0.1 and its pods from 127.B.1.1 on. Elsewhere only 127.0.0.1 exists, and the ports
 are what tells stacks apart.
 """
 
@@ -53,7 +53,7 @@ def claim_block(state: Path) -> Block:
             if error.errno == errno.EADDRNOTAVAIL:
                 return Block(host="127.0.0.1", pod_cidr="")
             continue
-        return Block(host=host, pod_cidr=f"127.{number}.128.0/17", claim=claim)
+        return Block(host=host, pod_cidr=f"127.{number}.0.0/16", claim=claim)
     raise Unavailable(
         f"port {CLAIM_PORT} is taken on all of {_NUM_BLOCKS} loopback addresses;"
         " stop what listens there, or other stacks"

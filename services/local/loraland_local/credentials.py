@@ -32,6 +32,7 @@ def ensure(layout: Layout) -> Credentials:
     found = Credentials(**{name: known.get(name) or secrets.token_urlsafe(24) for name in fields})
     write_atomically(layout.secrets, json.dumps(dataclasses.asdict(found)), mode=0o600)
     write_atomically(layout.token, found.inference_token + "\n", mode=0o600)
+    write_atomically(layout.api_token, found.api_token + "\n", mode=0o600)
     # As a kube-apiserver's --token-auth-file: token, user, uid, groups.
     line = f'{found.api_token},laptop-admin,laptop-admin,"system:masters"\n'
     write_atomically(layout.api_tokens, line, mode=0o600)

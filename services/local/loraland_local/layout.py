@@ -80,6 +80,14 @@ class Layout:
         return self.state / "api-tokens.csv"
 
     @property
+    def api_token(self) -> Path:
+        return self.state / "api-token"
+
+    @property
+    def adapters(self) -> Path:
+        return self.state / "adapters"
+
+    @property
     def token(self) -> Path:
         return self.state / "token"
 

@@ -34,6 +34,8 @@ _PASSED_ON = (
     "PYTHONPATH",
 )
 _PR_SET_PDEATHSIG = 1
+_KILL_TIMEOUT_S = 5.0
+_POLL_S = 0.1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -111,15 +113,21 @@ def _belongs(carried: Mapping[str, str], state: str) -> bool:
 
 def sweep(state: Path, *, grace_s: float, spared: Sequence[int] = ()) -> int:
     """Wait for the stack's processes to end, then kill those that remain; return how many."""
-    deadline = time.monotonic() + grace_s
-    while left := [process for process in marked(state) if process.pid not in spared]:
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.1)
+    left = _wait_ended(state, grace_s, spared)
     for process in left:
         try:
             process.kill()
         except psutil.Error:
             continue
-    psutil.wait_procs(left, timeout=5)
+    # Not psutil's wait: a killed child of another process stays a zombie until that one looks.
+    _wait_ended(state, _KILL_TIMEOUT_S if left else 0, spared)
     return len(left)
+
+
+def _wait_ended(state: Path, timeout_s: float, spared: Sequence[int]) -> list[psutil.Process]:
+    deadline = time.monotonic() + timeout_s
+    while left := [process for process in marked(state) if process.pid not in spared]:
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(_POLL_S)
+    return left

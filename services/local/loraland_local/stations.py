@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from loraland_core import paths
+
 from loraland_local import controlplane, objectstore, platform, processes, redisserver
 from loraland_local.addresses import Block
 from loraland_local.credentials import Credentials
@@ -126,7 +128,9 @@ def build_images(plan: Plan) -> dict[str, object]:
     marked = {processes.STACK_VARIABLE: str(plan.layout.state)}
     light = {**marked, "OMP_NUM_THREADS": "1"}
     heavy = {**marked, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
-    modules = {"operator": light, "trainer": heavy, "inference": heavy}
+    # A stack's own: what is served has come through its own S3.
+    serving = {**heavy, "LORALAND_ADAPTER_DIR": str(plan.layout.adapters)}
+    modules = {"operator": light, "trainer": heavy, "inference": serving}
     images: dict[str, object] = {
         f"loraland/{name}": {
             "entrypoint": [sys.executable, "-m", f"loraland_{name}"],
@@ -221,7 +225,7 @@ def _embedded_api(plan: Plan) -> Program:
             *("--host", plan.block.host),
             *("--port", str(plan.ports.api)),
             *("--state", str(plan.layout.api)),
-            *("--token-file", str(plan.layout.api_tokens)),
+            *("--token-file", str(plan.layout.api_token)),
         ],
         env={},
         address=f"{plan.block.host}:{plan.ports.api}",
@@ -248,7 +252,8 @@ def _kubelet(plan: Plan) -> Program:
             *_module("loraland_local.kubelet"),
             *("--images", str(plan.layout.images)),
             *("--state", str(plan.layout.kubelet)),
-            *("--node", NODE),
+            *("--node-name", NODE),
+            *("--cache-dir", str(paths.cache_dir())),
             *("--host", plan.block.host),
             *addresses,
         ],
