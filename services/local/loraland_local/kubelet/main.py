@@ -36,7 +36,8 @@ async def run(config: Config) -> None:
     config = dataclasses.replace(config, host=config.host or addresses.host_address)
     logs = LogStore(config.state / "logs")
     logs.prune(_MAX_KEPT_LOGS)
-    runner = web.AppRunner(server.build_application(logs), shutdown_timeout=1.0)
+    application = server.build_application(logs)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, config.host, config.port)

@@ -83,6 +83,14 @@ def build(
 
 def find_phase(pod: Object, records: Sequence[ContainerRecord], facts: PodFacts) -> str:
     """Return the phase by the rules of the real kubelet."""
+    phase = _find_phase(pod, records, facts)
+    if phase in {"Succeeded", "Failed"} and any("running" in record.state for record in records):
+        # No pod has ended while something of it still runs, a sidecar for example.
+        return "Running"
+    return phase
+
+
+def _find_phase(pod: Object, records: Sequence[ContainerRecord], facts: PodFacts) -> str:
     if facts.failure is not None:
         return "Failed"
     policy = pod["spec"].get("restartPolicy", "Always")
