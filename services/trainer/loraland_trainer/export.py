@@ -76,6 +76,23 @@ def write_attachments(
     (directory / CARD_FILE).write_text(card.build_card(job, base_model, report))
 
 
+def commit(
+    store: Store,
+    directory: Path,
+    *,
+    job: JobSpec,
+    base_model: ResolvedModel,
+    report: Report,
+    now: datetime,
+) -> Result:
+    """Add the attachments and upload everything."""
+    write_attachments(directory, job=job, base_model=base_model, report=report)
+    manifest = build_manifest(
+        directory, job=job, base_model=base_model, training=report.training, now=now
+    )
+    return upload(store, directory, manifest, job=job, report=report, now=now)
+
+
 def build_manifest(
     directory: Path, *, job: JobSpec, base_model: ResolvedModel, training: Precision, now: datetime
 ) -> Manifest:

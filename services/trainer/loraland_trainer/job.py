@@ -3,6 +3,7 @@
 import gc
 import logging
 import tempfile
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,73 @@ from loraland_core.jobspec import JobSpec
 from loraland_core.store import Store
 from loraland_models import sources, weights
 from loraland_models.sources import ResolvedModel
+from loraland_models.weights import Precision
 
 from loraland_trainer import dataset, evaluate, examples, export, gate, loop, model
+from loraland_trainer.checkpoints import Checkpoints
 from loraland_trainer.config import Config
 from loraland_trainer.examples import Example
 from loraland_trainer.progress import Board
 from loraland_trainer.termination import Terminator
 
 log = logging.getLogger(__name__)
+EXAMPLES_SHOWN = 2
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run starts from, everything checked that can be checked without training."""
+
+    base_model: ResolvedModel
+    training: Precision
+    serving: Precision
+    tokenizer: Any
+    learned: list[Example]
+    held_out: list[Example]
 
 
 def train_adapter(
     job: JobSpec, *, config: Config, store: Store, board: Board, terminator: Terminator
 ) -> None:
     """Train, score and commit the adapter that the job describes."""
+    material = prepare(job, config, board)
+    with tempfile.TemporaryDirectory(prefix="loraland-") as name:
+        work_dir = Path(name)
+        directory = work_dir / "adapter"
+        checkpoints = Checkpoints(
+            store,
+            job.uid,
+            keep_last=job.spec.checkpoint.keep_last,
+            work_dir=work_dir / "checkpoints",
+        )
+        tuned, outcome = _train(job, material, checkpoints, work_dir, board, terminator)
+        prompt = examples.prompt_template(job.spec.dataset)
+        export.write_adapter(tuned, directory, job=job, prompt=prompt)
+        if material.serving != material.training:
+            # An adapter is scored on the weights that will serve it; two copies may not fit.
+            del tuned
+            release_memory()
+            base = weights.load_model(material.base_model, material.serving)
+            tuned = model.read_adapter(base, directory)
+        scores = _score_both(tuned, material, job, board)
+        board.enter("uploading")
+        report = export.Report(
+            scores=scores,
+            num_evaluated=len(material.held_out),
+            verdict=gate.judge(job.spec.evaluation.gate, scores),
+            outcome=outcome,
+            training=material.training,
+            serving=material.serving,
+        )
+        export.commit(
+            store, directory, job=job, base_model=material.base_model, report=report, now=_now()
+        )
+        checkpoints.delete_all()
+    board.enter("done")
+
+
+def prepare(job: JobSpec, config: Config, board: Board) -> Material:
+    """Read rows, bring the base model here, and turn rows into examples."""
     spec = job.spec
     board.enter("loading-data")
     rows = dataset.load_rows(
@@ -40,58 +94,50 @@ def train_adapter(
     )
     examples.check_rows(rows.train, spec.dataset, where="training rows")
     examples.check_rows(rows.evaluation, spec.dataset, where="evaluation rows")
-
     board.enter("loading-model")
     base_model = _resolve(job, config)
-    training = weights.training_precision(job.base_model, spec.method)
     serving = weights.serving_precision(job.base_model)
     weights.check_precision(base_model.name, serving)
     tokenizer = weights.load_tokenizer(base_model)
     limit = spec.training.max_sequence_length
-    learned = examples.build_examples(rows.train, spec.dataset, tokenizer, max_tokens=limit)
-    held_out = examples.build_examples(rows.evaluation, spec.dataset, tokenizer, max_tokens=limit)
+    return Material(
+        base_model=base_model,
+        training=weights.training_precision(job.base_model, spec.method),
+        serving=serving,
+        tokenizer=tokenizer,
+        learned=examples.build_examples(rows.train, spec.dataset, tokenizer, max_tokens=limit),
+        held_out=examples.build_examples(
+            rows.evaluation, spec.dataset, tokenizer, max_tokens=limit
+        ),
+    )
+
+
+def _train(
+    job: JobSpec,
+    material: Material,
+    checkpoints: Checkpoints,
+    work_dir: Path,
+    board: Board,
+    terminator: Terminator,
+) -> tuple[Any, loop.Outcome]:
+    spec = job.spec
     transformers.set_seed(spec.training.seed)
-    tuned = model.attach_adapter(weights.load_model(base_model, training), spec.lora)
-
-    with tempfile.TemporaryDirectory(prefix="loraland-") as name:
-        work_dir = Path(name)
-        board.enter("training")
-        outcome = loop.train(
-            tuned,
-            learned,
-            spec.training,
-            precision=training,
-            pad_token_id=int(tokenizer.pad_token_id),
-            work_dir=work_dir / "trainer",
-            board=board,
-            terminator=terminator,
-        )
-        directory = work_dir / "adapter"
-        prompt = examples.prompt_template(spec.dataset)
-        export.write_adapter(tuned, directory, job=job, prompt=prompt)
-        if serving != training:
-            # An adapter is scored on the weights that will serve it; two copies may not fit.
-            del tuned
-            release_memory()
-            tuned = model.read_adapter(weights.load_model(base_model, serving), directory)
-        scores = _score_both(tuned, tokenizer, held_out, job, board)
-
-        board.enter("uploading")
-        report = export.Report(
-            scores=scores,
-            num_evaluated=len(held_out),
-            verdict=gate.judge(spec.evaluation.gate, scores),
-            outcome=outcome,
-            training=training,
-            serving=serving,
-        )
-        export.write_attachments(directory, job=job, base_model=base_model, report=report)
-        now = datetime.now(UTC)
-        manifest = export.build_manifest(
-            directory, job=job, base_model=base_model, training=training, now=now
-        )
-        export.upload(store, directory, manifest, job=job, report=report, now=now)
-    board.enter("done")
+    base = weights.load_model(material.base_model, material.training)
+    tuned = model.attach_adapter(base, spec.lora)
+    board.enter("training")
+    outcome = loop.train(
+        tuned,
+        material.learned,
+        spec.training,
+        precision=material.training,
+        pad_token_id=int(material.tokenizer.pad_token_id),
+        work_dir=work_dir / "trainer",
+        board=board,
+        checkpoints=checkpoints,
+        checkpoint_every_steps=spec.checkpoint.every_steps,
+        terminator=terminator,
+    )
+    return tuned, outcome
 
 
 def _resolve(job: JobSpec, config: Config) -> ResolvedModel:
@@ -108,18 +154,20 @@ def _resolve(job: JobSpec, config: Config) -> ResolvedModel:
         raise dataset.SourceUnavailable(str(error)) from error
 
 
-def _score_both(
-    tuned: Any, tokenizer: Any, held_out: list[Example], job: JobSpec, board: Board
-) -> list[Score]:
-    spec = job.spec.evaluation
+def _score_both(tuned: Any, material: Material, job: JobSpec, board: Board) -> list[Score]:
+    spec, held_out = job.spec.evaluation, material.held_out
     board.enter("scoring-base")
     with tuned.disable_adapter():
-        _, base_scores = evaluate.answer_all("base", tuned, tokenizer, held_out, spec)
+        _, base_scores = evaluate.answer_all("base", tuned, material.tokenizer, held_out, spec)
     board.enter("scoring-tuned")
-    answers, tuned_scores = evaluate.answer_all("tuned", tuned, tokenizer, held_out, spec)
-    for example, answer in list(zip(held_out, answers, strict=True))[:2]:
+    answers, tuned_scores = evaluate.answer_all("tuned", tuned, material.tokenizer, held_out, spec)
+    for example, answer in list(zip(held_out, answers, strict=True))[:EXAMPLES_SHOWN]:
         log.info("for example: expected %r, answered %r", example.reference, answer)
     return evaluate.pair_scores(base_scores, tuned_scores)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def release_memory() -> None:

@@ -1,11 +1,7 @@
 """The training loop: Transformers' ``Trainer`` with our batches, our loss and our progress.
 
-Two things differ from its defaults, both to do less work. Batches are padded on the left, so that
-all completions end in the last column, and the model is asked for the logits of these columns only:
-the vocabulary is most of a small model's arithmetic, and a prompt has no loss. And rows of similar
-length share a batch.
-
-Shapes: B rows, L columns, K the columns of the longest completion and the one before, V vocabulary.
+It stops for a request to terminate, after the running step, with a checkpoint; and it goes on from
+the newest checkpoint as if it had never stopped.
 """
 
 import logging
@@ -20,8 +16,6 @@ import torch
 from loraland_core.errors import InvalidInput
 from loraland_core.resources.finetunejob import TrainingSpec
 from loraland_models.weights import Precision
-from torch import Tensor
-from torch.utils.data import Dataset
 from transformers import (
     PrinterCallback,
     Trainer,
@@ -31,12 +25,13 @@ from transformers import (
     TrainingArguments,
 )
 
+from loraland_trainer.batches import Collator, ExampleDataset, completion_loss, row_order
+from loraland_trainer.checkpoints import Checkpoints
 from loraland_trainer.examples import Example
 from loraland_trainer.progress import Board
 from loraland_trainer.termination import Terminator
 
 log = logging.getLogger(__name__)
-IGNORED = -100
 DEFAULT_EPOCHS = 3
 MAX_GRADIENT_NORM = 1.0
 # Lines about the loss in the log of a whole run.
@@ -60,74 +55,38 @@ class Outcome:
         return sum(tail) / len(tail) if tail else None
 
 
-class ExampleDataset(Dataset[dict[str, list[int]]]):
-    """Examples in the form that the sampler measures and the collator pads."""
+class Keeper(TrainerCallback):  # type: ignore[misc]
+    """Saves checkpoints; for SIGTERM one more, and then the loop ends."""
 
-    def __init__(self, examples: Sequence[Example]) -> None:
-        self._items = [
-            {"input_ids": [*e.prompt, *e.completion], "completion": e.completion} for e in examples
-        ]
+    def __init__(self, checkpoints: Checkpoints, every_steps: int, terminator: Terminator) -> None:
+        self._checkpoints = checkpoints
+        self._every_steps = every_steps
+        self._terminator = terminator
 
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
-        return self._items[index]
-
-
-class Collator:
-    """Pads rows on the left; counts the tokens that are not padding."""
-
-    def __init__(self, pad_token_id: int) -> None:
-        self._pad_token_id = pad_token_id
-        self.num_tokens = 0
-
-    def __call__(self, items: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
-        num_columns = max(len(item["input_ids"]) for item in items)
-        num_kept = min(max(len(item["completion"]) for item in items) + 1, num_columns)
-        input_ids_BL = torch.full((len(items), num_columns), self._pad_token_id)
-        attention_mask_BL = torch.zeros_like(input_ids_BL)
-        labels_BK = torch.full((len(items), num_kept), IGNORED)
-        for row, item in enumerate(items):
-            ids, completion = item["input_ids"], item["completion"]
-            input_ids_BL[row, -len(ids) :] = torch.tensor(ids)
-            attention_mask_BL[row, -len(ids) :] = 1
-            labels_BK[row, -len(completion) :] = torch.tensor(completion)
-            self.num_tokens += len(ids)
-        return {
-            "input_ids": input_ids_BL,
-            "attention_mask": attention_mask_BL,
-            "position_ids": (attention_mask_BL.cumsum(-1) - 1).clamp(min=0),
-            "labels": labels_BK,
-            "logits_to_keep": num_kept,
-        }
-
-
-def completion_loss(
-    outputs: Any, labels_BK: Tensor, num_items_in_batch: Tensor | int | None = None
-) -> Tensor:
-    """Return the cross entropy a completion token, over the whole accumulated batch.
-
-    Only columns with a label reach the softmax, in float32.
-    """
-    predicted_BKV = outputs["logits"][:, :-1]
-    wanted_BK = labels_BK[:, 1:].to(predicted_BKV.device)
-    has_label_BK = wanted_BK != IGNORED
-    total = torch.nn.functional.cross_entropy(
-        predicted_BKV[has_label_BK].float(), wanted_BK[has_label_BK], reduction="sum"
-    )
-    count = has_label_BK.sum() if num_items_in_batch is None else num_items_in_batch
-    return total / count
+    # After the loss was noted in the state, which is a part of the checkpoint.
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        if "loss" not in given["logs"]:
+            return
+        if self._terminator.requested:
+            control.should_training_stop = True
+        due = state.global_step % self._every_steps == 0 and state.global_step < state.max_steps
+        if due or self._terminator.requested:
+            self._checkpoints.save(
+                model=given["model"],
+                optimizer=given["optimizer"],
+                scheduler=given["lr_scheduler"],
+                state=state,
+            )
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
-    """Steps to board and log; stops for SIGTERM and for a loss that is no number."""
+    """Steps to board and log; a loss that is no number ends the job."""
 
-    def __init__(self, board: Board, collator: Collator, terminator: Terminator) -> None:
-        self.losses: list[float] = []
+    def __init__(self, board: Board, collator: Collator) -> None:
         self._board = board
         self._collator = collator
-        self._terminator = terminator
         self._started = 0.0
         self._first_step = 0
 
@@ -137,12 +96,6 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._started = time.monotonic()
         self._first_step = state.global_step
         self._board.update(step=state.global_step, total_steps=state.max_steps)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if self._terminator.requested:
-            control.should_training_stop = True
 
     def on_log(
         self,
@@ -162,7 +115,6 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
                 field="spec.training",
                 reason="LossNotFinite",
             )
-        self.losses.append(loss)
         self._report(state, loss, logs.get("learning_rate", 0.0))
 
     def _report(self, state: TrainerState, loss: float, learning_rate: float) -> None:
@@ -216,7 +168,8 @@ def build_arguments(
         optim="adamw_torch",
         seed=spec.seed,
         data_seed=spec.seed,
-        train_sampling_strategy="group_by_length",
+        # The order of the run is the data set's own.
+        train_sampling_strategy="sequential",
         bf16=has_gpu and precision.dtype == "bf16",
         use_cpu=not has_gpu,
         dataloader_pin_memory=has_gpu,
@@ -239,31 +192,39 @@ def train(
     pad_token_id: int,
     work_dir: Path,
     board: Board,
+    checkpoints: Checkpoints,
+    checkpoint_every_steps: int,
     terminator: Terminator,
 ) -> Outcome:
     """Train the model's adapter in place; raise ``Terminated`` if the pod was asked to stop."""
-    collator = Collator(pad_token_id)
-    reporter = Reporter(board, collator, terminator)
     total_steps = count_steps(spec, len(examples))
-    arguments = build_arguments(
-        spec, total_steps=total_steps, precision=precision, work_dir=work_dir
+    order = row_order(
+        [example.num_tokens for example in examples],
+        batch_size=spec.batch_size,
+        num_batches=total_steps * spec.gradient_accumulation,
+        seed=spec.seed,
     )
+    collator = Collator(pad_token_id)
     model.config.use_cache = False
     trainer = Trainer(
         model=model,
-        args=arguments,
-        train_dataset=ExampleDataset(examples),
+        args=build_arguments(spec, total_steps=total_steps, precision=precision, work_dir=work_dir),
+        train_dataset=ExampleDataset(examples, order),
         data_collator=collator,
         compute_loss_func=completion_loss,
-        callbacks=[reporter],
+        callbacks=[
+            Reporter(board, collator),
+            Keeper(checkpoints, checkpoint_every_steps, terminator),
+        ],
     )
     trainer.remove_callback(PrinterCallback)
     started = time.monotonic()
+    newest = checkpoints.fetch_newest()
     with terminator.deferred():
-        trainer.train()
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     return Outcome(
         total_steps=total_steps,
-        losses=reporter.losses,
+        losses=[entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
         num_tokens=collator.num_tokens,
         train_seconds=time.monotonic() - started,
     )

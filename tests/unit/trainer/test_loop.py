@@ -1,4 +1,4 @@
-"""Training: what a batch holds, what the loss is, and that the same seed gives the same adapter."""
+"""Training: the same seed gives the same adapter, also when the pod was interrupted."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,12 @@ import pytest
 import tiny_models
 import torch
 import transformers
+from fake_store import FakeStore
 from loraland_core.errors import InvalidInput
 from loraland_core.resources.finetunejob import LoraSpec, TrainingSpec
 from loraland_models.weights import Precision
 from loraland_trainer import loop, model
+from loraland_trainer.checkpoints import Checkpoints
 from loraland_trainer.examples import Example
 from loraland_trainer.progress import Board
 from loraland_trainer.termination import Terminated, Terminator
@@ -23,60 +25,6 @@ EXAMPLES = [
     Example(prompt=list(range(10, 20)), completion=[20], reference=""),
     Example(prompt=[21, 22], completion=[23, 24], reference=""),
 ]
-
-
-def collate(examples: list[Example]) -> dict[str, Any]:
-    dataset = loop.ExampleDataset(examples)
-    return loop.Collator(PAD)([dataset[i] for i in range(len(dataset))])
-
-
-def test_batches_are_padded_on_the_left() -> None:
-    """All completions end in the last column, and labels cover the last columns only."""
-    batch = collate(EXAMPLES[:2])
-
-    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5], [PAD, 6, 7, 8, 9]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [0, 1, 1, 1, 1]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4], [0, 0, 1, 2, 3]]
-    assert batch["labels"].tolist() == [[-100, -100, 4, 5], [-100, 7, 8, 9]]
-    assert batch["logits_to_keep"] == 4
-
-
-def plain_loss(llama: Any, examples: list[Example]) -> float:
-    """Return the loss as a loop over single rows without padding gives it."""
-    total, count = 0.0, 0
-    for example in examples:
-        logits = llama(input_ids=torch.tensor([[*example.prompt, *example.completion]])).logits[0]
-        predicted = logits[len(example.prompt) - 1 : -1]
-        wanted = torch.tensor(example.completion)
-        total += float(torch.nn.functional.cross_entropy(predicted, wanted, reduction="sum"))
-        count += len(example.completion)
-    return total / count
-
-
-def test_loss_is_the_completions_alone() -> None:
-    """Padding, position shifts and dropped columns change nothing: 1e-5 in float32."""
-    llama = tiny_models.build_llama()
-    batch = collate(EXAMPLES)
-    labels = batch.pop("labels")
-
-    with torch.no_grad():
-        found = float(loop.completion_loss(llama(**batch), labels))
-        expected = plain_loss(llama, EXAMPLES)
-
-    assert pytest.approx(expected, abs=1e-5) == found
-
-
-def test_loss_of_parts_adds_up_to_the_whole() -> None:
-    """With the accumulated count, micro-batches weigh by their tokens."""
-    logits = torch.randn(2, 3, 5)
-    labels = torch.tensor([[-100, 1, 2], [-100, -100, 3]])
-
-    whole = loop.completion_loss({"logits": logits}, labels)
-    parts = [
-        loop.completion_loss({"logits": logits[i : i + 1]}, labels[i : i + 1], 3) for i in (0, 1)
-    ]
-
-    torch.testing.assert_close(parts[0] + parts[1], whole)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +44,32 @@ def test_steps_are_counted(spec: TrainingSpec, expected: int) -> None:
     assert expected == loop.count_steps(spec, 100)
 
 
-def train(folder: Path, board: Board | None = None, terminator: Terminator | None = None) -> Any:
+class StopAt(Terminator):
+    """A request to stop that comes while a certain step runs."""
+
+    def __init__(self, board: Board, step: int) -> None:
+        self._board = board
+        self._step = step
+        super().__init__()
+
+    @property
+    def requested(self) -> bool:
+        return self._board.progress.step >= self._step
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        pass
+
+
+def train(
+    folder: Path, *, board: Board | None = None, stop_at: int = 99, store: FakeStore | None = None
+) -> Any:
+    """Run six steps, with dropout so that the random generators matter."""
+    board = board or Board()
     transformers.set_seed(3)
-    tuned = model.attach_adapter(tiny_models.build_llama(), LoraSpec(rank=4, alpha=8))
+    tuned = model.attach_adapter(
+        tiny_models.build_llama(), LoraSpec(rank=4, alpha=8, dropout="0.3")
+    )
     outcome = loop.train(
         tuned,
         EXAMPLES,
@@ -108,8 +79,10 @@ def train(folder: Path, board: Board | None = None, terminator: Terminator | Non
         precision=FLOAT32,
         pad_token_id=PAD,
         work_dir=folder,
-        board=board or Board(),
-        terminator=terminator or Terminator(),
+        board=board,
+        checkpoints=Checkpoints(store or FakeStore(), "uid", keep_last=1, work_dir=folder / "c"),
+        checkpoint_every_steps=2,
+        terminator=StopAt(board, stop_at),
     )
     return outcome, {n: p.clone() for n, p in tuned.named_parameters() if p.requires_grad}
 
@@ -127,7 +100,7 @@ def test_training_learns_and_is_seen(tmp_path: Path) -> None:
     """The loss falls, and the board ends at the last step with a speed."""
     board = Board()
 
-    outcome, _ = train(tmp_path, board)
+    outcome, _ = train(tmp_path, board=board)
 
     assert (board.progress.step, board.progress.total_steps) == (6, 6)
     assert len(outcome.losses) == 6
@@ -136,15 +109,57 @@ def test_training_learns_and_is_seen(tmp_path: Path) -> None:
     assert (board.progress.tokens_per_second or 0) > 0
 
 
-def test_a_request_to_stop_ends_after_the_step(tmp_path: Path) -> None:
-    """SIGTERM in mid-run: one step is finished and no more."""
-    board, terminator = Board(), Terminator()
-    terminator.requested = True
+@pytest.mark.parametrize("stop_at", [1, 3, 6], ids=["first-step", "between", "last-step"])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, stop_at: int) -> None:
+    """SIGTERM, a checkpoint, a new pod: every loss and every weight are equal, bit by bit."""
+    whole, whole_weights = train(tmp_path / "whole")
+    board, store = Board(), FakeStore()
 
     with pytest.raises(Terminated):
-        train(tmp_path, board, terminator)
+        train(tmp_path / "first", board=board, stop_at=stop_at, store=store)
+    resumed, resumed_weights = train(tmp_path / "second", store=store)
 
-    assert board.progress.step == 1
+    assert stop_at == board.progress.step
+    assert whole.losses == resumed.losses
+    assert all(torch.equal(w, resumed_weights[n]) for n, w in whole_weights.items())
+
+
+def test_only_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
+    """Six steps with one every two, of which one is kept; the end of the run needs none."""
+    store = FakeStore()
+
+    train(tmp_path, store=store)
+
+    folders = {key.split("/")[3] for key in store.objects}
+    assert folders == {"step-00000004"}
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    """The one before it is taken, and the run ends the same."""
+    whole, _ = train(tmp_path / "whole")
+    store = FakeStore()
+    with pytest.raises(Terminated):
+        train(tmp_path / "first", stop_at=3, store=store)
+    before = dict(store.objects)
+    with pytest.raises(Terminated):
+        train(tmp_path / "second", stop_at=5, store=store)
+    store.objects |= before
+    store.objects["jobs/uid/checkpoints/step-00000005/state.safetensors"] = b"damaged"
+
+    resumed, _ = train(tmp_path / "third", store=store)
+
+    assert whole.losses == resumed.losses
+
+
+def test_nothing_pickled_is_stored(tmp_path: Path) -> None:
+    """Checkpoints are safetensors and JSON."""
+    store = FakeStore()
+    with pytest.raises(Terminated):
+        train(tmp_path, stop_at=1, store=store)
+
+    endings = {key.rsplit(".", 1)[1] for key in store.objects}
+
+    assert endings == {"json", "safetensors", "md"}
 
 
 def test_a_loss_that_is_no_number_ends_the_job(tmp_path: Path) -> None:
@@ -162,6 +177,8 @@ def test_a_loss_that_is_no_number_ends_the_job(tmp_path: Path) -> None:
             pad_token_id=PAD,
             work_dir=tmp_path,
             board=Board(),
+            checkpoints=Checkpoints(FakeStore(), "uid", keep_last=1, work_dir=tmp_path),
+            checkpoint_every_steps=1,
             terminator=Terminator(),
         )
 
