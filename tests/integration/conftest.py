@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import api_servers
 import boto3
 import pytest
 import servers
@@ -53,3 +54,10 @@ def local_file(tmp_path: Path) -> Path:
     path = tmp_path / "file"
     path.write_bytes(b"content")
     return path
+
+
+@pytest.fixture
+def api_server(tmp_path: Path) -> Iterator[Path]:
+    """An embedded Kubernetes API of the test's own; the value is its kubeconfig."""
+    with api_servers.api_process(tmp_path / "api") as kubeconfig:
+        yield kubeconfig

@@ -1,5 +1,6 @@
-"""May a user do this? Roles and bindings, evaluated as RBAC does; only ever adding. No I/O
-of its own: it reads the store.
+"""May a user do this? Roles and bindings, as RBAC evaluates them: rights only ever add up.
+
+No I/O of its own; it reads the store.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def _is(subject: Json, user: User, namespace: str) -> bool:
 
 
 def _has(values: list[str] | None, wanted: str) -> bool:
-    return bool(values) and ("*" in values or wanted in values)
+    return values is not None and ("*" in values or wanted in values)
 
 
 def _allows(rule: Json, asked: Attributes) -> bool:

@@ -1,5 +1,6 @@
-"""What must hold, and what is added, before an object is stored; looks at other objects. No I/O
-of its own: it reads the store.
+"""What must hold, and what is added, before an object is stored.
+
+No I/O of its own; it reads the store, because other objects decide.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
@@ -47,9 +47,10 @@ CREATED = Column("Created At", _spec("metadata.creationTimestamp"), "date")
 
 
 def _template(obj: Json) -> Json:
-    spec = obj["spec"]
-    template: Json = (spec.get("jobTemplate") or {}).get("spec", spec).get("template") or {}
-    return template.get("spec") or {}
+    spec: Json = obj["spec"]
+    owner: Json = (spec.get("jobTemplate") or {}).get("spec") or spec
+    template: Json = (owner.get("template") or {}).get("spec") or {}
+    return template
 
 
 def _names(obj: Json) -> str:
@@ -125,7 +126,7 @@ def _job_duration(obj: Json) -> str:
     )
     if end is None:
         return clock.age(status["startTime"])
-    moment = datetime.datetime.fromisoformat(end.replace("Z", "+00:00"))
+    moment = dt.datetime.fromisoformat(end.replace("Z", "+00:00"))
     return clock.age(status["startTime"], moment)
 
 

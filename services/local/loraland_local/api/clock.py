@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import time
 
 
@@ -11,7 +11,7 @@ def now() -> str:
 
 
 def after(seconds: float) -> str:
-    moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+    moment = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -19,12 +19,12 @@ def epoch_s() -> int:
     return int(time.time())
 
 
-def age(since: str | None, at: datetime.datetime | None = None) -> str:
+def age(since: str | None, at: dt.datetime | None = None) -> str:
     """Write how long ago something was, the way kubectl does (``5m30s``, ``3h``)."""
     if not since:
         return "<unknown>"
-    moment = datetime.datetime.fromisoformat(since.replace("Z", "+00:00"))
-    seconds = int(((at or datetime.datetime.now(datetime.UTC)) - moment).total_seconds())
+    moment = dt.datetime.fromisoformat(since.replace("Z", "+00:00"))
+    seconds = int(((at or dt.datetime.now(dt.UTC)) - moment).total_seconds())
     return duration(seconds)
 
 
@@ -32,24 +32,22 @@ def duration(seconds: int) -> str:
     """Write a length of time with at most two units."""
     if seconds < 0:
         return "0s" if seconds > -2 else "<invalid>"
-    if seconds < 120:
-        return f"{seconds}s"
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if minutes < 10:
-        return _two(minutes, "m", seconds % 60, "s")
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return _two(hours, "h", minutes % 60, "m")
-    if hours < 48:
-        return f"{hours}h"
-    if days < 8:
-        return _two(days, "d", hours % 24, "h")
-    if days < 730:
-        return f"{days}d"
-    years = days // 365
-    return _two(years, "y", days % 365, "d") if years < 8 else f"{years}y"
+    for limit_s, unit_s, unit, rest_s, rest_unit in _STEPS:
+        if seconds < limit_s:
+            rest = seconds % unit_s // rest_s if rest_s else 0
+            return f"{seconds // unit_s}{unit}" + (f"{rest}{rest_unit}" if rest else "")
+    return f"{seconds // _YEAR_S}y"
 
 
-def _two(first: int, first_unit: str, second: int, second_unit: str) -> str:
-    return f"{first}{first_unit}{second}{second_unit}" if second else f"{first}{first_unit}"
+_MINUTE_S, _HOUR_S, _DAY_S, _YEAR_S = 60, 3600, 86400, 365 * 86400
+# below this length: whole units of this many seconds, then the rest in smaller ones
+_STEPS = (
+    (2 * _MINUTE_S, 1, "s", 0, ""),
+    (10 * _MINUTE_S, _MINUTE_S, "m", 1, "s"),
+    (3 * _HOUR_S, _MINUTE_S, "m", 0, ""),
+    (8 * _HOUR_S, _HOUR_S, "h", _MINUTE_S, "m"),
+    (2 * _DAY_S, _HOUR_S, "h", 0, ""),
+    (8 * _DAY_S, _DAY_S, "d", _HOUR_S, "h"),
+    (2 * _YEAR_S, _DAY_S, "d", 0, ""),
+    (8 * _YEAR_S, _YEAR_S, "y", _DAY_S, "d"),
+)

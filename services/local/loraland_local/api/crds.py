@@ -16,7 +16,7 @@ def faults(obj: Json) -> list[Cause]:
     causes: list[Cause] = []
     wanted = f"{names.get('plural')}.{spec.get('group')}"
     if obj["metadata"].get("name") != wanted:
-        why = f'must be spec.names.plural+"."+spec.group'
+        why = 'must be spec.names.plural+"."+spec.group'
         causes.append(invalid_value("metadata.name", f'"{obj["metadata"].get("name")}"', why))
     stored = [version for version in spec.get("versions") or [] if version.get("storage")]
     if len(stored) != 1:

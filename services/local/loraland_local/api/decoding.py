@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from . import definitions, schemas, wire
+from . import definitions, formats, schemas, wire
 from .errors import ApiError, bad_request
 from .kinds import ResourceType
 
@@ -118,44 +118,41 @@ def _check_types(obj: Json, schema: Json, resource: ResourceType) -> None:
         )
 
 
-def _type_fault(value: Any, schema: Json, path: str, owner: str) -> str | None:
+def _type_fault(value: Any, reference: Json, path: str, owner: str) -> str | None:
     """Return Go's words for the first value that has the wrong type."""
+    name = definitions.reference_name(reference)
+    schema = definitions.resolve(reference)
     if value is None:
         return None
-    name = definitions.reference_name(schema)
-    schema = definitions.resolve(schema)
     if "oneOf" in schema:
         return _quantity_fault(value, name)
     types = schema.get("type")
     wanted = types[0] if isinstance(types, list) else types
-    if wanted is None:
-        return None
     found = schemas.type_name(value)
-    if found != wanted and not (wanted == "number" and found == "integer"):
+    if wanted is not None and found not in {wanted, "integer" if wanted == "number" else wanted}:
         where = f"Go struct field {owner}.{path}" if path else "Go value"
         go_type = _go_type(schema, wanted, name)
         return f"json: cannot unmarshal {_go_kind(value)} into {where} of type {go_type}"
+    parts: list[tuple[Any, Json, str]] = []
     if isinstance(value, dict):
-        struct = name.rpartition(".")[2] or owner
+        owner = name.rpartition(".")[2] or owner
         for key, entry in value.items():
-            field = definitions.child(schema, key)
-            if field is not None and field is not definitions.ANYTHING:
-                inner = f"{path}.{key}" if path else key
-                fault = _type_fault(entry, field, inner, struct)
-                if fault:
-                    return fault
+            field = definitions.child(schema, key) or definitions.ANYTHING
+            parts.append((entry, field, f"{path}.{key}" if path else key))
     elif isinstance(value, list):
-        for entry in value:
-            fault = _type_fault(entry, definitions.items(schema), path, owner)
-            if fault:
-                return fault
-    return None
+        parts = [(entry, definitions.items(schema), path) for entry in value]
+    faults = (
+        _type_fault(entry, field, inner, owner)
+        for entry, field, inner in parts
+        if field is not definitions.ANYTHING
+    )
+    return next(filter(None, faults), None)
 
 
 def _quantity_fault(value: Any, name: str) -> str | None:
     if not name.endswith(".Quantity") or isinstance(value, int | float):
         return None
-    if isinstance(value, str) and schemas.formats.is_valid("quantity", value):
+    if isinstance(value, str) and formats.is_valid("quantity", value):
         return None
     return (
         "quantities must match the regular expression"

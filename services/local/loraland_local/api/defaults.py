@@ -72,20 +72,17 @@ def _container(container: Json) -> None:
 
 
 def _volume(volume: Json) -> None:
-    for name in ("configMap", "downwardAPI", "projected"):
+    for name in ("configMap", "downwardAPI", "projected", "secret"):
         if isinstance(volume.get(name), dict):
             volume[name].setdefault("defaultMode", 420)
-    if isinstance(volume.get("secret"), dict):
-        volume["secret"].setdefault("defaultMode", 420)
     if isinstance(volume.get("hostPath"), dict):
         volume["hostPath"].setdefault("type", "")
-    sources = [volume.get("downwardAPI") or {}]
-    for source in (volume.get("projected") or {}).get("sources") or []:
+    projected = (volume.get("projected") or {}).get("sources") or []
+    for source in projected:
         if source.get("serviceAccountToken"):
             source["serviceAccountToken"].setdefault("expirationSeconds", 3600)
-        sources.append(source.get("downwardAPI") or {})
-    for source in sources:
-        for item in source.get("items") or []:
+    for source in (volume, *projected):
+        for item in (source.get("downwardAPI") or {}).get("items") or []:
             if item.get("fieldRef"):
                 item["fieldRef"].setdefault("apiVersion", "v1")
     if set(volume) == {"name"}:
@@ -115,6 +112,13 @@ def pod_spec(spec: Json) -> None:
 
 
 def _pod(obj: Json) -> None:
+    for condition in (obj.get("status") or {}).get("conditions") or []:
+        condition.setdefault("lastProbeTime", None)
+        condition.setdefault("lastTransitionTime", None)
+    for kind in ("containerStatuses", "initContainerStatuses"):
+        for status in (obj.get("status") or {}).get(kind) or []:
+            status.setdefault("state", {})
+            status.setdefault("lastState", {})
     spec = obj.setdefault("spec", {})
     pod_spec(spec)
     spec.setdefault("enableServiceLinks", True)

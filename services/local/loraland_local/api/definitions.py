@@ -66,6 +66,14 @@ def of_kind(resource: ResourceType) -> Json:
     return all_definitions().get(definition_name(resource), ANYTHING)
 
 
+def root(resource: ResourceType) -> Json:
+    """Return a kind's schema as a reference, so that walks know whose fields they see."""
+    name = definition_name(resource)
+    if resource.custom is None and name in all_definitions():
+        return {"$ref": PREFIX + name}
+    return of_kind(resource)
+
+
 def custom_root(schema: Json) -> Json:
     """Complete a custom resource's schema with what every object has."""
     properties = {

@@ -89,14 +89,17 @@ class Difference:
             return
         schema = {**definitions.resolve(reference), **reference}
         sample = new if new is not _NOTHING and new is not None else old
-        if isinstance(sample, dict) and not definitions.is_atomic_map(schema):
-            if sample and _fits(old, dict) and _fits(new, dict):
-                self._compare_maps(old, new, schema, path, definitions.reference_name(reference))
-                return
-        elif isinstance(sample, list) and definitions.list_type(schema) in {"set", "map"}:
-            if _fits(old, list) and _fits(new, list):
+        if isinstance(sample, dict):
+            apart = bool(sample) and not definitions.is_atomic_map(schema)
+        else:
+            apart = isinstance(sample, list) and definitions.list_type(schema) in {"set", "map"}
+        if apart and _fits(old, type(sample)) and _fits(new, type(sample)):
+            if isinstance(sample, dict):
+                name = definitions.reference_name(reference)
+                self._compare_maps(old, new, schema, path, name)
+            else:
                 self._compare_lists(old, new, schema, path)
-                return
+            return
         self._note(old, new, path)
 
     def _note(self, old: Any, new: Any, path: Path) -> None:
@@ -115,9 +118,9 @@ class Difference:
         after = new if isinstance(new, dict) else {}
         for key in before.keys() | after.keys():
             found = before.get(key, _NOTHING)
-            if found is _NOTHING and isinstance(after[key], dict) and wire.is_value(name, key):
-                # In the API's own types this part is always there, if empty.
-                found = {}
+            if found is _NOTHING and old is not _NOTHING:
+                # The API's own types write some fields even when nobody has set them.
+                found = wire.zero(name, key, _NOTHING)
             self._compare(found, after.get(key, _NOTHING), _field(schema, key), (*path, f"f:{key}"))
 
     def _compare_lists(self, old: Any, new: Any, schema: Json, path: Path) -> None:

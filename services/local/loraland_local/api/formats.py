@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import datetime
+import datetime as dt
 import ipaddress
 import re
 import uuid
@@ -58,15 +58,15 @@ def _is_date_time(text: str) -> bool:
     return shape is not None and _parses(parse_time)(text)
 
 
-def parse_time(text: str) -> datetime.datetime:
+def parse_time(text: str) -> dt.datetime:
     """Read RFC 3339; more than six digits of a second are cut."""
     text = re.sub(r"(\.\d{6})\d+", r"\1", text.upper().replace("Z", "+00:00"))
-    return datetime.datetime.fromisoformat(text)
+    return dt.datetime.fromisoformat(text)
 
 
 _FORMATS: dict[str, Callable[[str], bool]] = {
     "date-time": _is_date_time,
-    "date": _parses(datetime.date.fromisoformat),
+    "date": _parses(dt.date.fromisoformat),
     "uuid": _parses(uuid.UUID),
     "ipv4": _parses(ipaddress.IPv4Address),
     "ipv6": _parses(ipaddress.IPv6Address),

@@ -65,12 +65,12 @@ def _holds(value: Any, operator: str | None, wanted: Any) -> bool:
     if operator is None:
         return value is not None
     if operator in {"==", "!="}:
-        return (value == wanted) == (operator == "==")
+        return bool(value == wanted) == (operator == "==")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if operator.startswith(">"):
-        return value > wanted or (operator == ">=" and value == wanted)
-    return value < wanted or (operator == "<=" and value == wanted)
+        return bool(value > wanted or (operator == ">=" and value == wanted))
+    return bool(value < wanted or (operator == "<=" and value == wanted))
 
 
 def _step(match: re.Match[str]) -> Step:

@@ -55,9 +55,10 @@ class ResourceType:
 STORED_AS = {("events.k8s.io", "events"): ""}
 
 # group/version plural Kind scope short,names categories subresources flags
-# flags: g = has a generation, v = virtual (create only, never stored)
+# flags: g = has a generation, v = virtual (create only, never stored), r = read only
 _TABLE = """
 v1 bindings Binding ns - - - v
+v1 componentstatuses ComponentStatus cluster cs - - r
 v1 configmaps ConfigMap ns cm - - -
 v1 endpoints Endpoints ns ep - - -
 v1 events Event ns ev - - -
@@ -130,9 +131,11 @@ def _names(text: str) -> tuple[str, ...]:
 def _row(line: str) -> ResourceType:
     api, plural, kind, scope, short, categories, subresources, flags = line.split()
     group, _, version = api.rpartition("/")
-    verbs = FULL
+    verbs: tuple[str, ...] = FULL
     if "v" in flags:
         verbs = ("create",)
+    elif "r" in flags:
+        verbs = ("get", "list")
     elif plural == "namespaces":
         verbs = tuple(verb for verb in FULL if verb != "deletecollection")
     return ResourceType(

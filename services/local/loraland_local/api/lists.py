@@ -88,7 +88,7 @@ def _read_token(token: str) -> tuple[int, tuple[str, str]]:
 def body(store: Store, resource: ResourceType, found: Page) -> bytes:
     """Write the list; stored objects are copied as they are encoded."""
     meta: Json = {"resourceVersion": found.version}
-    if found.continue_token:
+    if found.continue_token or resource.custom is not None:
         meta = {"continue": found.continue_token, **meta}
         if found.remaining:
             meta["remainingItemCount"] = found.remaining

@@ -14,6 +14,9 @@ Json = dict[str, Any]
 
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 _LABEL_NAMED = {"Namespace", "Service"}
+_SHORT_FINALIZERS = {
+    *("orphan", "foregroundDeletion", "kubernetes", "customresourcecleanup.apiextensions.k8s.io"),
+}
 _FREE_NAMED = {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"}
 
 
@@ -41,18 +44,7 @@ def new(obj: Json, resource: ResourceType, namespace: str, now: str) -> Json:
 
 
 def faults(metadata: Json, resource: ResourceType) -> list[Cause]:
-    name = metadata.get("name", "")
-    causes = []
-    if not name:
-        causes.append(required_value("metadata.name", "name or generateName is required"))
-    elif resource.kind in _FREE_NAMED:
-        if name in {".", ".."} or "/" in name or "%" in name:
-            causes.append(invalid_value("metadata.name", f'"{name}"', "may not contain '/'"))
-    else:
-        check = formats.label_fault if resource.kind in _LABEL_NAMED else formats.name_fault
-        why = check(name)
-        if why:
-            causes.append(invalid_value("metadata.name", f'"{name}"', why))
+    causes = _name_faults(metadata.get("name", ""), resource)
     for key, value in (metadata.get("labels") or {}).items():
         causes += _label_faults(key, value)
     for index, owner in enumerate(metadata.get("ownerReferences") or []):
@@ -61,13 +53,27 @@ def faults(metadata: Json, resource: ResourceType) -> list[Cause]:
                 path = f"metadata.ownerReferences[{index}].{field}"
                 causes.append(invalid_value(path, '""', "must not be empty"))
     for finalizer in metadata.get("finalizers") or []:
-        if "/" not in finalizer and finalizer not in {"orphan", "foregroundDeletion", "kubernetes"}:
+        if "/" not in finalizer and finalizer not in _SHORT_FINALIZERS:
             why = (
                 "name is neither a standard finalizer name nor is it fully qualified"
                 " (for example: example.com/finalizer)"
             )
             causes.append(invalid_value("metadata.finalizers", f'"{finalizer}"', why))
     return causes
+
+
+def _name_faults(name: str, resource: ResourceType) -> list[Cause]:
+    if not name:
+        return [required_value("metadata.name", "name or generateName is required")]
+    why: str | None
+    if resource.kind in _FREE_NAMED:
+        bad = name in {".", ".."} or "/" in name or "%" in name
+        why = "may not contain '/' or '%'" if bad else None
+    elif resource.kind in _LABEL_NAMED:
+        why = formats.label_fault(name)
+    else:
+        why = formats.name_fault(name)
+    return [invalid_value("metadata.name", f'"{name}"', why)] if why else []
 
 
 def _label_faults(key: str, value: str) -> list[Cause]:
@@ -115,6 +121,11 @@ _FIXED = (
     "deletionGracePeriodSeconds",
     "generation",
 )
+
+
+def tidy(metadata: Json) -> Json:
+    """Return metadata without empty parts, which are never written."""
+    return {key: value for key, value in metadata.items() if value not in (None, "", [], {})}
 
 
 def carried_over(new_metadata: Json, old: Json) -> Json:

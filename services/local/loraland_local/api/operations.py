@@ -143,9 +143,10 @@ class Operations:
         resource: ResourceType,
         namespace: str,
         name: str,
+        options: Options,
+        *,
         media_type: str,
         patch: Any,
-        options: Options,
     ) -> Json:
         """Apply a JSON, merge or strategic merge patch."""
         old = self.get(resource, namespace, name)
@@ -344,4 +345,4 @@ def is_finished(obj: Json, resource: ResourceType) -> bool:
         return False
     if resource.kind == "Namespace" and (obj.get("spec") or {}).get("finalizers"):
         return False
-    return meta.get("deletionGracePeriodSeconds", 0) == 0
+    return bool(meta.get("deletionGracePeriodSeconds", 0) == 0)

@@ -160,6 +160,9 @@ def apply(
         if not _ignored(path, manager.subresource, has_status=has_status)
     }
     merged = merge(base, wanted, schema)
+    for key in ("name", "namespace"):
+        if key in config["metadata"]:
+            merged["metadata"].setdefault(key, config["metadata"][key])
     previous = owners.pop(manager, Owned(set(), None))
     difference = fields.Difference(
         without_system_fields(base), without_system_fields(merged), schema

@@ -59,36 +59,38 @@ def merge_patch(obj: Any, patch: Any) -> Any:
 
 def strategic_merge(obj: Any, patch: Json, schema: Json) -> Any:
     """Apply a strategic merge patch; merge keys come from the kind's schema."""
-    schema = definitions.resolve(schema)
     directive = patch.get("$patch")
     if directive == "replace":
         return _without_directives(patch)
     if directive == "delete":
         return {}
-    merged = dict(obj) if isinstance(obj, dict) else {}
+    schema = definitions.resolve(schema)
+    before = obj if isinstance(obj, dict) else {}
+    merged = dict(before)
     if "$retainKeys" in patch:
         merged = {key: value for key, value in merged.items() if key in patch["$retainKeys"]}
     for key, value in patch.items():
-        if key in _DIRECTIVES or key.startswith(_ORDER):
-            continue
         if key.startswith(_DELETE_PRIMITIVES):
             name = key.removeprefix(_DELETE_PRIMITIVES)
             merged[name] = [item for item in merged.get(name) or [] if item not in value]
-        elif value is None:
+        elif key.startswith(_ORDER):
+            _reorder(merged, patch, key, schema)
+        elif value is None or (isinstance(value, dict) and value.get("$patch") == "delete"):
             merged.pop(key, None)
-        else:
-            order = patch.get(_ORDER + key)
-            merged[key] = _merged_value(
-                merged.get(key), value, definitions.child(schema, key) or {}, order
-            )
-            if isinstance(value, dict) and value.get("$patch") == "delete":
-                merged.pop(key)
-    for key, order in patch.items():
-        name = key.removeprefix(_ORDER)
-        if key.startswith(_ORDER) and name not in patch and isinstance(merged.get(name), list):
-            field = definitions.child(schema, name) or {}
-            merged[name] = _ordered(merged[name], order, field.get("x-kubernetes-patch-merge-key"))
+        elif key not in _DIRECTIVES:
+            field = definitions.child(schema, key) or {}
+            merged[key] = _merged_value(before.get(key), value, field, patch.get(_ORDER + key))
     return merged
+
+
+def _reorder(merged: Json, patch: Json, key: str, schema: Json) -> None:
+    """Follow an order that comes without any change to the list itself."""
+    name = key.removeprefix(_ORDER)
+    elements = merged.get(name)
+    if name not in patch and isinstance(elements, list):
+        field = definitions.child(schema, name) or {}
+        merge_key = field.get("x-kubernetes-patch-merge-key")
+        merged[name] = _ordered(elements, patch[key], merge_key, elements)
 
 
 def _merged_value(found: Any, value: Any, field: Json, order: list[Any] | None) -> Any:
@@ -105,7 +107,13 @@ def _merged_value(found: Any, value: Any, field: Json, order: list[Any] | None) 
         merged = current + [item for item in value if item not in current]
     else:
         merged = _merge_elements(current, value, key, definitions.items(field))
-    return _ordered(merged, order, key) if order else merged
+    if order is None:
+        order = [entry for entry in value if not _is_deletion(entry)]
+    return _ordered(merged, order, key, list(found) if isinstance(found, list) else [])
+
+
+def _is_deletion(entry: Any) -> bool:
+    return isinstance(entry, dict) and "$patch" in entry
 
 
 def _merge_elements(current: list[Any], patch: list[Any], key: str, schema: Json) -> list[Any]:
@@ -131,16 +139,31 @@ def _merge_elements(current: list[Any], patch: list[Any], key: str, schema: Json
     return current
 
 
-def _ordered(elements: list[Any], order: list[Any], key: str | None) -> list[Any]:
-    """Sort by the order that the patch states; what it does not name keeps its neighbour."""
-    names = [item.get(key) if key and isinstance(item, dict) else item for item in order]
-    ranks: list[tuple[int, int]] = []
-    last = -1
-    for position, element in enumerate(elements):
-        name = element.get(key) if key and isinstance(element, dict) else element
-        last = names.index(name) if name in names else last
-        ranks.append((last, position))
-    return [elements[position] for _, position in sorted(ranks)]
+def _ordered(
+    elements: list[Any], order: list[Any], key: str | None, before: list[Any]
+) -> list[Any]:
+    """Sort as the patch says; what it does not name keeps its place among what was there.
+
+    An element that is new goes before those that the patch does not name.
+    """
+
+    def name(element: Any) -> Any:
+        return element.get(key) if key and isinstance(element, dict) else element
+
+    wanted, found = [name(entry) for entry in order], [name(entry) for entry in before]
+    named = sorted(
+        (entry for entry in elements if name(entry) in wanted),
+        key=lambda entry: wanted.index(name(entry)),
+    )
+    others = [entry for entry in elements if name(entry) not in wanted]
+    result = []
+    for entry in named:
+        if name(entry) in found:
+            position = found.index(name(entry))
+            while others and found.index(name(others[0])) < position:
+                result.append(others.pop(0))
+        result.append(entry)
+    return result + others
 
 
 def _without_directives(value: Any) -> Any:
@@ -148,9 +171,7 @@ def _without_directives(value: Any) -> Any:
         return {
             key: _without_directives(item)
             for key, item in value.items()
-            if not (
-                key in _DIRECTIVES or key.startswith(_ORDER) or key.startswith(_DELETE_PRIMITIVES)
-            )
+            if key not in _DIRECTIVES and not key.startswith((_ORDER, _DELETE_PRIMITIVES))
         }
     if isinstance(value, list):
         return [_without_directives(item) for item in value]

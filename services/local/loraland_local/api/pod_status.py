@@ -76,11 +76,7 @@ def reason(obj: Json) -> str:
     for condition in status.get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition.get("reason") == "SchedulingGated":
             found = "SchedulingGated"
-    initializing = _init_reason(obj)
-    if initializing:
-        found = initializing
-    else:
-        found = _container_reason(obj, found)
+    found = _init_reason(obj) or _container_reason(obj, found)
     if obj["metadata"].get("deletionTimestamp"):
         if status.get("reason") == "NodeLost":
             return "Unknown"

@@ -86,21 +86,19 @@ class ResourceApi:
     def answer(self, request: Request, verb: str) -> web.Response:
         if request.route.subresource not in {"", "status"}:
             return self._subresource(request, verb)
-        if verb == "list":
-            return self._list(request)
         if verb == "get":
             return self._shown(request, self._cluster.operations.get(*request.place))
-        if verb == "create":
-            return self._create(request)
-        if verb == "update":
-            return self._update(request)
-        if verb == "patch":
-            return self._patch(request)
-        if verb == "delete":
-            return self._delete(request)
-        if verb == "deletecollection":
-            return self._delete_collection(request)
-        raise errors.method_not_allowed()
+        answers = {
+            "list": self._list,
+            "create": self._create,
+            "update": self._update,
+            "patch": self._patch,
+            "delete": self._delete,
+            "deletecollection": self._delete_collection,
+        }
+        if verb not in answers:
+            raise errors.method_not_allowed()
+        return answers[verb](request)
 
     def _shown(
         self, request: Request, obj: Json, status: int = 200, options: Options | None = None
@@ -173,7 +171,9 @@ class ResourceApi:
             stored, created = operations.apply(*request.place, config, options)
             return self._shown(request, stored, 201 if created else 200, options)
         patch = _patch_body(request.body)
-        stored = operations.patch(*request.place, request.media_type, patch, options)
+        stored = operations.patch(
+            *request.place, options, media_type=request.media_type, patch=patch
+        )
         return self._shown(request, stored, 200, options)
 
     def _delete_options(self, request: Request) -> Json:
@@ -259,7 +259,12 @@ class ResourceApi:
         elif verb == "patch":
             patch = _patch_body(request.body)
             body = subresources.patch_scale(
-                objects, request.resource, obj, request.media_type, patch, options
+                objects,
+                request.resource,
+                obj,
+                options,
+                media_type=request.media_type,
+                patch=patch,
             )
         else:
             raise errors.method_not_allowed()

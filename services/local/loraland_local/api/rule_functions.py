@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import ipaddress
+import itertools
 import re
 import urllib.parse
 from collections.abc import Callable
@@ -39,13 +40,13 @@ def parse_quantity(text: str) -> decimal.Decimal:
     return decimal.Decimal(number) * decimal.Decimal(_SUFFIXES[suffix])
 
 
-def duration(text: str) -> datetime.timedelta:
+def duration(text: str) -> dt.timedelta:
     sign = -1 if text.startswith("-") else 1
     seconds = sum(
         float(number) * _UNITS_S.get(unit, 0)
         for number, unit in re.findall(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", text)
     )
-    return datetime.timedelta(seconds=sign * seconds)
+    return dt.timedelta(seconds=sign * seconds)
 
 
 def optional(value: Any) -> Any:
@@ -135,7 +136,7 @@ def _url_part(name: str) -> Callable[[Any], Any]:
 
 
 def _is_sorted(values: list[Any]) -> bool:
-    return all(first <= second for first, second in zip(values, values[1:], strict=False))
+    return all(first <= second for first, second in itertools.pairwise(values))
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {

@@ -82,15 +82,16 @@ def to_cel(value: Any, schema: Json) -> Any:
 
 
 def _has_rules(schema: Json) -> bool:
-    found: bool = schema.get("_has_rules", None)
-    if found is None:
+    """Tell whether there is any rule in a schema; remembered in the schema itself."""
+    known = schema.get("_has_rules")
+    if known is None:
         parts: list[Any] = list(schema.get("properties", {}).values())
         parts += [schema.get("additionalProperties"), schema.get("items")]
-        found = bool(schema.get("x-kubernetes-validations")) or any(
+        known = bool(schema.get("x-kubernetes-validations")) or any(
             isinstance(part, dict) and _has_rules(part) for part in parts
         )
-        schema["_has_rules"] = found
-    return found
+        schema["_has_rules"] = known
+    return bool(known)
 
 
 def check(value: Any, old: Any, schema: Json, path: str = "") -> list[Cause]:

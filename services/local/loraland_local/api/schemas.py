@@ -205,10 +205,9 @@ def _array(value: list[Any], schema: Json, path: str) -> list[Cause]:
 
 
 def _object(value: Json, schema: Json, path: str) -> list[Cause]:
-    causes = []
-    for key in schema.get("required", []):
-        if key not in value:
-            causes.append(required_value(f"{path}.{key}" if path else key))
+    prefix = f"{path}." if path else ""
+    missing = [key for key in schema.get("required", []) if key not in value]
+    causes = [required_value(prefix + key) for key in missing]
     low, high = schema.get("minProperties"), schema.get("maxProperties")
     if low is not None and len(value) < low:
         why = f"{path} in body should have at least {low} properties"
@@ -220,7 +219,7 @@ def _object(value: Json, schema: Json, path: str) -> list[Cause]:
     for key, entry in value.items():
         field = named.get(key, extra)
         if isinstance(field, dict) and "$ref" not in field:
-            causes += validate(entry, field, f"{path}.{key}" if path else key)
+            causes += validate(entry, field, prefix + key)
     return causes
 
 
@@ -265,15 +264,15 @@ def duplicates(value: Any, schema: Json, path: str) -> list[Cause]:
     elif isinstance(value, list):
         keys = definitions.list_keys(schema)
         kind = definitions.list_type(schema)
-        seen: set[str] = set()
+        seen: dict[str, int] = {}
         for index, entry in enumerate(value):
             where = f"{path}[{index}]"
             if kind in {"set", "map"}:
                 found = entry if kind == "set" else _identity(entry, keys)
                 text = _text(found)
-                if text in seen:
+                seen[text] = seen.get(text, 0) + 1
+                if seen[text] == 2:
                     causes.append(Cause("FieldValueDuplicate", f"Duplicate value: {text}", where))
-                seen.add(text)
             causes += duplicates(entry, definitions.items(schema), where)
     return causes
 

@@ -59,22 +59,18 @@ _FIELDS: dict[tuple[str, str], set[str]] = {
 
 
 def _requirement(match: re.Match[str]) -> Callable[[Mapping[str, str]], bool]:
-    key = match["key0"] or match["key1"]
-    if match["absent"]:
-        return lambda labels: key not in labels
+    key, operator, value = match["key0"] or match["key1"], match["op"], match["value"]
     if match["set"]:
-        values = {value.strip() for value in match["values"].split(",")}
-        if match["set"] == "in":
-            return lambda labels: labels.get(key) in values
-        return lambda labels: labels.get(key) not in values
-    operator, value = match["op"], match["value"]
+        values = {entry.strip() for entry in match["values"].split(",")}
+        wanted = match["set"] == "in"
+        return lambda labels: (labels.get(key) in values) == wanted
     if operator is None:
-        return lambda labels: key in labels
-    if operator == "!=":
-        return lambda labels: labels.get(key) != value
+        wanted = not match["absent"]
+        return lambda labels: (key in labels) == wanted
     if operator in {">", "<"}:
         return lambda labels: _compare(labels.get(key), operator, value)
-    return lambda labels: labels.get(key) == value
+    wanted = operator != "!="
+    return lambda labels: (labels.get(key) == value) == wanted
 
 
 def _compare(found: str | None, operator: str, bound: str) -> bool:

@@ -23,6 +23,7 @@ from . import (
     replies,
     resource_api,
     routes,
+    storage,
     watching,
 )
 from .cluster import Cluster
@@ -135,15 +136,15 @@ class Server:
         accept, catalog = request.headers.get("Accept", ""), self._cluster.catalog
         if path in {"/api", "/apis"}:
             if "as=APIGroupDiscoveryList" in accept and "v=v2;" in accept + ";":
-                body = discovery.aggregated(catalog, core=path == "/api")
-                return self._cached(request, body, AGGREGATED)
+                found = discovery.aggregated(catalog, core=path == "/api")
+                return self._cached(request, found, AGGREGATED)
             if path == "/api":
                 return replies.json_reply(discovery.core_versions(self._address))
             return replies.json_reply(discovery.groups(catalog))
         if path.startswith("/openapi"):
             return self._openapi(request, path)
         parts = path.strip("/").split("/")
-        body = None
+        body: Json | None = None
         if parts[0] == "api" and len(parts) == 2:
             body = discovery.resources(catalog, "", parts[1])
         elif parts[0] == "apis" and len(parts) == 2:
@@ -154,11 +155,11 @@ class Server:
 
     def _cached(self, request: web.Request, body: Json, content_type: str) -> web.Response:
         known = request.headers.get("If-None-Match", "")
-        return replies.cached(replies.encode(body), known, content_type)
+        return replies.cached(storage.encode(body), known, content_type)
 
     def _openapi(self, request: web.Request, path: str) -> web.StreamResponse:
         if path == "/openapi/v3":
-            body = replies.encode(self._cluster.documents.index())
+            body = storage.encode(self._cluster.documents.index())
             return replies.json_reply(body, content_type="text/plain; charset=utf-8")
         known = request.headers.get("If-None-Match", "")
         if path == "/openapi/v2":
@@ -177,10 +178,7 @@ class Server:
         resource = self._cluster.catalog.find(route.group, route.version, route.plural)
         if resource is None:
             return replies.not_found_text()
-        if resource is kinds.NAMESPACES:
-            namespace = route.name
-        else:
-            namespace = route.namespace
+        namespace = route.name if resource is kinds.NAMESPACES else route.namespace
         self._authorize(
             user,
             access.Attributes(
@@ -231,9 +229,11 @@ class Server:
             async with asyncio.timeout(timeout_s):
                 async for line in watch.lines():
                     await reply.write(line)
+            await reply.write_eof()
         except TimeoutError:
-            pass
-        await reply.write_eof()
+            await reply.write_eof()
+        except ConnectionResetError:
+            pass  # the client has seen enough
         return reply
 
 

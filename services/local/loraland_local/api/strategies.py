@@ -120,8 +120,7 @@ def prepare_update(new: Json, old: Json, resource: ResourceType, subresource: st
             owned_by_status = key == "managedFields" or resource.custom is None
             if key in new["metadata"] and owned_by_status:
                 metadata[key] = new["metadata"][key]
-        new = {**keep, "metadata": metadata}
-        return new
+        return {**keep, "metadata": metadata}
     if resource.has_status:
         if "status" in old:
             new["status"] = old["status"]

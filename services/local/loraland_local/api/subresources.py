@@ -85,9 +85,10 @@ def patch_scale(
     objects: Operations,
     resource: ResourceType,
     obj: Json,
+    options: Options,
+    *,
     media_type: str,
     patch: Any,
-    options: Options,
 ) -> Json:
     scale = scale_of(obj, resource)
     if media_type == patches.JSON_PATCH:

@@ -37,7 +37,7 @@ _ENUMS: dict[str, tuple[str, ...]] = {
 def faults(obj: Json, resource: ResourceType) -> list[Cause]:
     """Check a whole object of a built-in kind."""
     causes = _required(obj, definitions.of_kind(resource), "")
-    spec = obj.get("spec") or {}
+    spec: Json = obj.get("spec") or {}
     if resource.kind == "Pod":
         causes += pod_faults(spec, "spec")
     elif "template" in spec and resource.kind != "PodTemplate":
@@ -62,9 +62,9 @@ def _required(value: Any, reference: Json, path: str) -> list[Cause]:
                     causes.append(required_value(f"{path}.{key}" if path else key))
         for key, entry in value.items():
             if isinstance(entry, dict | list) and key != "status":
-                field = definitions.child(schema, key)
-                if field is not None and field is not definitions.ANYTHING:
-                    causes += _required(entry, field, f"{path}.{key}" if path else key)
+                inner = definitions.child(schema, key)
+                if inner is not None and inner is not definitions.ANYTHING:
+                    causes += _required(entry, inner, f"{path}.{key}" if path else key)
     elif isinstance(value, list):
         item = definitions.items(schema)
         for index, entry in enumerate(value):
@@ -184,18 +184,25 @@ def update_faults(new: Json, old: Json, resource: ResourceType, subresource: str
         if new["spec"].get(name) != old["spec"].get(name):
             value = json.dumps(new["spec"].get(name), separators=(",", ":"))
             causes.append(invalid_value(f"spec.{name}", value, "field is immutable"))
-    if resource.kind == "Job" and not new["spec"].get("suspend") and not old["spec"].get("suspend"):
-        if new["spec"].get("template") != old["spec"].get("template"):
-            causes.append(invalid_value("spec.template", "{...}", "field is immutable"))
+    if resource.kind == "Job" and not (new["spec"].get("suspend") or old["spec"].get("suspend")):
+        causes += _changed(new["spec"], old["spec"], "template", "spec.template", "{...}")
     if resource.kind in {"RoleBinding", "ClusterRoleBinding"} and new["roleRef"] != old["roleRef"]:
         value = json.dumps(new["roleRef"], separators=(",", ":"))
         causes.append(invalid_value("roleRef", value, "cannot change roleRef"))
-    if resource.kind in {"ConfigMap", "Secret"} and old.get("immutable"):
-        if new.get("data") != old.get("data") or not new.get("immutable"):
+    if resource.kind in {"ConfigMap", "Secret"}:
+        if old.get("immutable") and (new.get("data"), True) != (
+            old.get("data"),
+            new.get("immutable"),
+        ):
             causes.append(forbidden_value("data", "field is immutable when `immutable` is set"))
-    if resource.kind == "Secret" and new.get("type") != old.get("type"):
-        causes.append(invalid_value("type", f'"{new.get("type")}"', "field is immutable"))
+        causes += _changed(new, old, "type", "type", f'"{new.get("type")}"')
     return causes
+
+
+def _changed(new: Json, old: Json, key: str, path: str, value: str) -> list[Cause]:
+    if new.get(key) == old.get(key):
+        return []
+    return [invalid_value(path, value, "field is immutable")]
 
 
 _POD_MUTABLE = ("activeDeadlineSeconds", "tolerations", "schedulingGates")
@@ -247,12 +254,10 @@ def job_status_faults(new: Json, old: Json) -> list[Cause]:
         value = f'"{status["completionTime"]}"'
         causes.append(invalid_value("status.completionTime", value, why))
     for name, needed in (("Complete", "SuccessCriteriaMet"), ("Failed", "FailureTarget")):
-        if _is_true(conditions, name) and not _is_true(had, name):
-            if not _is_true(conditions, needed):
-                text = f"cannot set {name}=True condition without the {needed}=true condition"
-                causes.append(
-                    Cause("FieldValueInvalid", f"Invalid value: {text}", "status.conditions")
-                )
+        sets = _is_true(conditions, name) and not _is_true(had, name)
+        if sets and not _is_true(conditions, needed):
+            text = f"cannot set {name}=True condition without the {needed}=true condition"
+            causes.append(Cause("FieldValueInvalid", f"Invalid value: {text}", "status.conditions"))
     if complete and failed:
         text = "Invalid value: cannot set Complete=True and Failed=true conditions"
         causes.append(Cause("FieldValueInvalid", text, "status.conditions"))
@@ -261,7 +266,7 @@ def job_status_faults(new: Json, old: Json) -> list[Cause]:
     if (complete or failed) and status.get("active"):
         why = "active>0 is invalid for finished job"
         causes.append(invalid_value("status.active", str(status["active"]), why))
-    if _is_true(had, "Complete") and not complete or _is_true(had, "Failed") and not failed:
+    if (_is_true(had, "Complete") and not complete) or (_is_true(had, "Failed") and not failed):
         text = "Invalid value: cannot disable a terminal condition"
         causes.append(Cause("FieldValueInvalid", text, "status.conditions"))
     return causes

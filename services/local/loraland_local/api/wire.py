@@ -6,7 +6,7 @@ Answers are always JSON: every client that sends protobuf also accepts that.
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import functools
 import importlib.resources
 import json
@@ -33,16 +33,24 @@ def _table() -> dict[str, dict[int, tuple[str, str, str]]]:
 
 
 @functools.cache
-def _values() -> dict[str, frozenset[str]]:
-    return {
-        message: frozenset(name for name, _, flags in rows.values() if "v" in flags)
-        for message, rows in _table().items()
-    }
+def _zeros() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for message, rows in _table().items():
+        zeros = found.setdefault(message, {})
+        for name, kind, flags in rows.values():
+            if "v" in flags:
+                zeros[name] = None if kind in _SPECIAL else {}
+            elif "z" in flags and "p" not in flags:
+                zeros[name] = None if set(flags) & {"r", "m"} else _SCALAR_ZEROS.get(kind)
+    return found
 
 
-def is_value(message: str, field: str) -> bool:
-    """Tell whether a field is a part that is always there, rather than an optional one."""
-    return field in _values().get(message, ())
+_SCALAR_ZEROS: dict[str, Any] = {"string": "", "bool": False, "int32": 0, "int64": 0}
+
+
+def zero(message: str, field: str, otherwise: Any) -> Any:
+    """Return what Go writes for a field that nobody has set; ``otherwise`` if it writes nothing."""
+    return _zeros().get(message, {}).get(field, otherwise)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -89,7 +97,7 @@ def _time(data: bytes, *, micro: bool) -> str | None:
     if not parts:
         return None
     seconds = _signed(parts.get(1, 0), 64)
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
     text = moment.strftime("%Y-%m-%dT%H:%M:%S")
     return f"{text}.{_signed(parts.get(2, 0), 32) // 1000:06d}Z" if micro else f"{text}Z"
 

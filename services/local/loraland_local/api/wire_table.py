@@ -1,6 +1,6 @@
-"""Writes `wire.json` from checkouts of kubernetes/api and kubernetes/apimachinery.
+"""Writes `wire.json` from checkouts of kubernetes/api, apimachinery and apiextensions-apiserver.
 
-Run `python -m loraland_local.api.wire_table API_DIR APIMACHINERY_DIR` after a new release; the
+Run `python -m loraland_local.api.wire_table API APIMACHINERY APIEXTENSIONS` after a release; the
 table holds field numbers and Go's omit-if-empty rules, which the wire format needs to be read.
 """
 
@@ -17,6 +17,7 @@ PACKAGES = (
     *("discovery/v1", "events/v1", "networking/v1", "node/v1", "policy/v1", "rbac/v1"),
     *("scheduling/v1", "storage/v1"),
 )
+APIEXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1"
 META = "pkg/apis/meta/v1"
 _MESSAGE = re.compile(r"^message (\w+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _FIELD = re.compile(
@@ -24,7 +25,7 @@ _FIELD = re.compile(
 )
 _STRUCT = re.compile(r"^type (\w+) struct \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _GO_FIELD = re.compile(
-    r'^\t(?:(\w+) +)?([*\[\]\w.]+) +`json:"([^"]*)" protobuf:"\w+,(\d+)[^`]*`', re.MULTILINE
+    r'^\t(?:(\w+) +)?([*\[\]\w.]+) +`json:"([^"]*)"[^`]*?protobuf:"\w+,(\d+)[^`]*`', re.MULTILINE
 )
 
 
@@ -51,7 +52,7 @@ def _flags(go_type: str, tag: str, label: str, kind: str) -> str:
         flags += "i"
     if go_type.startswith("*"):
         flags += "p"
-    elif label == "optional" and "." in kind and name:
+    elif label == "optional" and "." in kind and name and "omitzero" not in options:
         flags += "v"
     if "omitempty" not in options and "omitzero" not in options:
         flags += "z"
@@ -72,14 +73,15 @@ def table(folder: Path, package: str) -> dict[str, list[list[str | int]]]:
     return messages
 
 
-def main(api: Path, apimachinery: Path) -> None:
+def main(api: Path, apimachinery: Path, apiextensions: Path) -> None:
     messages = table(apimachinery / META, "io.k8s.apimachinery.pkg.apis.meta.v1")
     for package in PACKAGES:
         messages |= table(api / package, "io.k8s.api." + package.replace("/", "."))
+    messages |= table(apiextensions / "pkg/apis/apiextensions/v1", APIEXTENSIONS)
     lines = [f"{json.dumps(name)}:{json.dumps(rows)}" for name, rows in sorted(messages.items())]
     target = Path(__file__).with_name("wire.json")
     target.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:4]))
