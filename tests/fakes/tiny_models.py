@@ -1,5 +1,6 @@
 """Tiny random models, a byte tokenizer and PEFT adapters, for tests of whatever generates text."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,19 @@ def build_llama(seed: int = 0) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
+def load(folder: Path) -> LlamaForCausalLM:
+    model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval()
+
+
 def write_adapter(
-    folder: Path, *, seed: int, rank: int = 4, zero_b: bool = False, **config: Any
+    folder: Path,
+    *,
+    seed: int,
+    rank: int = 4,
+    zero_b: bool = False,
+    build: Callable[[], LlamaForCausalLM] = build_llama,
+    **config: Any,
 ) -> Path:
     """Write a random adapter as PEFT does and return its folder."""
     settings: dict[str, Any] = {
@@ -54,7 +66,7 @@ def write_adapter(
         "target_modules": "all-linear",
         "task_type": "CAUSAL_LM",
     } | config
-    model = get_peft_model(build_llama(), LoraConfig(**settings))
+    model = get_peft_model(build(), LoraConfig(**settings))
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if "lora_A" in name or ("lora_B" in name and not zero_b):

@@ -104,7 +104,7 @@ class Answering:
         await abort(self._context, error)
 
 
-def refusing_handler(error: LoraLandError) -> grpc.RpcMethodHandler[Any, Any]:
+def refusing_handler(error: LoraLandError) -> "grpc.RpcMethodHandler[Any, Any]":
     """Return a handler that answers any call, of any kind, with the error."""
 
     async def refuse(_: Any, context: Any) -> None:
