@@ -15,7 +15,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-UNNAMED = {"uid", "resourceVersion", "storageVersionHash", "continue"}
+UNNAMED = {"uid", "resourceVersion", "storageVersionHash", "continue", "clusterIP", "clusterIPs"}
 _TEXT = (
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "<uid>"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "<time>"),

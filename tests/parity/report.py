@@ -17,13 +17,18 @@ class Result:
 
     steps: list[Json]
     differences: dict[int, list[Difference]]
+    exchanges: dict[str, list[Difference]]
+
+    @property
+    def differing_exchanges(self) -> dict[str, list[Difference]]:
+        return {name: found for name, found in self.exchanges.items() if _unmeant(0, found)}
 
     @property
     def differing(self) -> dict[int, list[Difference]]:
         """Return what is a fault: differences that nobody meant."""
         found = {}
         for number, faults in self.differences.items():
-            unmeant = [one for one in faults if comparison.reason(number, one) is None]
+            unmeant = _unmeant(number, faults)
             if unmeant:
                 found[number] = unmeant
         return found
@@ -46,12 +51,22 @@ class Result:
             f" {len(meant)} except for what is left out on purpose"
         )
 
+    def _share_of_exchanges(self) -> str:
+        total, bad = len(self.exchanges), len(self.differing_exchanges)
+        return (
+            f"{total - bad} of {total} recorded requests of kopf and Helm are answered the same"
+            f" ({100 * (total - bad) / total:.1f} %)"
+        )
+
     def text(self) -> str:
         lines = []
+        for name, faults in self.differing_exchanges.items():
+            lines.append(f"request {name}")
+            lines += [f"    {fault}" for fault in faults[:8]]
         for number, faults in self.differing.items():
             lines.append(f"step {number}: {self._command(number)}")
             lines += [f"    {fault}" for fault in faults[:8]]
-        return "\n".join([*lines, self._share()])
+        return "\n".join([*lines, self._share(), self._share_of_exchanges()])
 
     def page(self) -> str:
         """Return docs/api-coverage.md."""
@@ -63,7 +78,7 @@ class Result:
             "is compared: status, reason, message, and the whole body but for times, uids, versions",
             "and generated names.",
             "",
-            f"**{self._share()}.**",
+            f"**{self._share()}.** {self._share_of_exchanges()}.",
             "",
             "## Left out on purpose",
             "",
@@ -84,6 +99,10 @@ class Result:
         return "\n".join(lines) + "\n"
 
 
+def _unmeant(number: int, faults: list[Difference]) -> list[Difference]:
+    return [one for one in faults if comparison.reason(number, one) is None]
+
+
 BEYOND = (
     "admission webhooks and policies: their configurations are stored, nothing calls them",
     "`exec`, `attach`, `port-forward` and `proxy`: pods are processes of this machine",
@@ -95,4 +114,6 @@ BEYOND = (
 
 
 def _where(steps: tuple[int, ...]) -> str:
+    if steps == (0,):
+        return "kopf and Helm"
     return "steps " + ", ".join(map(str, steps)) if steps else "any step"

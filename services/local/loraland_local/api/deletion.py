@@ -37,7 +37,8 @@ class Deletions:
         if dry_run:
             return marked
         if operations.is_finished(marked, resource):
-            gone = self._operations.remove(resource, marked)
+            last = marked if resource is kinds.PODS else old
+            gone = self._operations.remove(resource, last)
             return gone if resource.kind in _RETURNED else _success(resource, old)
         if marked == old:
             return old

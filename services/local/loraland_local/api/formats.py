@@ -64,6 +64,14 @@ def parse_time(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text)
 
 
+def canonical_time(text: str, digits: int) -> str:
+    """Write a time in UTC with so many digits of a second; what is no time stays as it is."""
+    if not _is_date_time(text):
+        return text
+    moment = parse_time(text).astimezone(dt.UTC).replace(tzinfo=None)
+    return moment.isoformat(timespec="microseconds" if digits else "seconds") + "Z"
+
+
 _FORMATS: dict[str, Callable[[str], bool]] = {
     "date-time": _is_date_time,
     "date": _parses(dt.date.fromisoformat),

@@ -98,6 +98,12 @@ def body(store: Store, resource: ResourceType, found: Page) -> bytes:
             store.encoded(key, (obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
             for obj in found.objects
         ]
+        if resource.custom is None:
+            # The items of a built-in list do not say again what they are.
+            own = encode({"kind": resource.kind, "apiVersion": resource.api_version})[:-1] + b","
+            parts = [
+                b"{" + part.removeprefix(own) if part.startswith(own) else part for part in parts
+            ]
     else:
         parts = [encode(conversion.from_stored(obj, resource)) for obj in found.objects]
     head = {"kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": meta}

@@ -14,6 +14,8 @@ from .errors import Cause, invalid_value, required_value, unsupported_value
 
 Json = dict[str, Any]
 
+_META = "io.k8s.apimachinery.pkg.apis.meta.v1"
+_TIMES = {f"{_META}.Time": 0, f"{_META}.MicroTime": 6}
 _BLOCKING = {
     "FieldValueNotSupported",
     "FieldValueRequired",
@@ -35,7 +37,13 @@ def blocks_rules(causes: list[Cause]) -> bool:
 
 
 def prune(value: Any, schema: Json, path: str, unknown: list[str]) -> Any:
-    """Drop fields that the schema does not know, noting their paths in ``unknown``."""
+    """Drop fields that the schema does not know, noting their paths in ``unknown``.
+
+    Times of built-in kinds are written the API's way while passing.
+    """
+    if isinstance(value, str):
+        digits = _TIMES.get(definitions.reference_name(schema))
+        return value if digits is None else formats.canonical_time(value, digits)
     schema = definitions.resolve(schema)
     if isinstance(value, dict):
         return _prune_object(value, schema, path, unknown)

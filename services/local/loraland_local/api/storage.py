@@ -123,7 +123,10 @@ class Store:
         shelf = self.shelf(key)
         old = shelf.objects.get(name)
         version = self.version + 1
-        obj = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(version)}}
+        meta = {**obj["metadata"], "resourceVersion": str(version)}
+        # Kind and version come first, so that a list can leave them out without reading on.
+        head = {"kind": obj["kind"], "apiVersion": obj["apiVersion"], "metadata": meta}
+        obj = head | {name: part for name, part in obj.items() if name not in head}
         body = encode(obj)
         self._db.execute("BEGIN")
         self._db.execute(

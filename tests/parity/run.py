@@ -1,4 +1,4 @@
-"""Replays recorded kubectl steps against the embedded API: `python tests/parity`."""
+"""Replays recorded kubectl steps against the embedded API: `python tests/parity/run.py`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import comparison
 import embedded
+import exchanges
 import recordings
 import replay
 import report
+
+PAGE = Path(__file__).parents[2] / "docs" / "api-coverage.md"
 
 
 def run_steps(steps: list[dict[str, Any]]) -> dict[int, list[recordings.Difference]]:
@@ -34,9 +37,14 @@ def run_steps(steps: list[dict[str, Any]]) -> dict[int, list[recordings.Differen
     return found
 
 
+def run_exchanges(steps: list[dict[str, Any]]) -> dict[str, list[recordings.Difference]]:
+    with tempfile.TemporaryDirectory() as name, embedded.running(Path(name)) as server:
+        return exchanges.replay(steps, server)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--report", type=Path, help="write this page about coverage")
+    parser.add_argument("--report", type=Path, default=PAGE, help="the page to write")
     arguments = parser.parse_args()
     if recordings.folder() is None:
         sys.stderr.write(
@@ -44,11 +52,12 @@ def main() -> int:
         )
         return 2
     steps = recordings.load("kubectl.json")
-    result = report.Result(steps, run_steps(steps))
+    result = report.Result(
+        steps, run_steps(steps), run_exchanges(recordings.load("kopf-and-helm.json"))
+    )
     sys.stdout.write(result.text() + "\n")
-    if arguments.report:
-        arguments.report.write_text(result.page())
-    return 1 if result.differing else 0
+    arguments.report.write_text(result.page())
+    return 1 if result.differing or result.differing_exchanges else 0
 
 
 if __name__ == "__main__":
