@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import recordings
 from embedded import Exchange
@@ -67,13 +67,14 @@ def _is_stream(path: str) -> bool:
 
 
 def _key(method: str, path: str) -> tuple[str, str]:
+    """Name a request by what it asks for, in whatever order its selector's terms come."""
     parts = urlsplit(path)
-    query = re.sub(r"involvedObject.uid%3D[\w-]+", "", parts.query)
-    query = re.sub(r"(timeoutSeconds|resourceVersion)=\w+", "", query)
-    # The terms of a field selector come in any order.
-    query = "&".join("%2C".join(sorted(part.split("%2C"))) for part in query.split("&"))
-    query = query.replace("fieldSelector=", "")
-    return method, f"{parts.path}?{query}"
+    query = [
+        (name, ",".join(sorted(re.sub(r"uid=[\w-]+", "uid=", value).split(","))))
+        for name, value in parse_qsl(parts.query)
+        if name not in {"timeoutSeconds", "resourceVersion"}
+    ]
+    return method, f"{parts.path}?{sorted(query)}"
 
 
 def compare(step: Json, outcome: Outcome, exchanges: list[Exchange]) -> list[Difference]:
