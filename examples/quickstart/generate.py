@@ -96,8 +96,8 @@ def build_row(
 ) -> Row:
     """Write one message about ``product``, and its answer."""
     ask = rng.choice(phrases.ASKS[intent][split])
-    urgency = rng.choices(("high", "low", "normal"), (3, 3, 4))[0]
-    sentiment = rng.choices(("negative", "positive", "neutral"), (3, 3, 4))[0]
+    urgency = rng.choices(("high", "low", "normal"), (4, 4, 3))[0]
+    sentiment = rng.choices(("negative", "positive", "neutral"), (4, 4, 3))[0]
     order_chance = 0.15 if intent == "stock" else 0.55
     has_order = "{order}" in ask or rng.random() < order_chance
     number = f"{rng.randrange(10_000, 100_000)}"
@@ -123,7 +123,7 @@ def pick_product(
     rng: random.Random, split: int, intent: str, pairs: set[tuple[str, str]]
 ) -> tuple[str, tuple[str, ...]]:
     """Choose a product that this split may pair with ``intent``, and what customers call it."""
-    if split == HELD_OUT and rng.random() < 0.25:
+    if split == HELD_OUT and rng.random() < 0.2:
         product = rng.choice(sorted(phrases.UNSEEN_PRODUCTS))
         return product, phrases.UNSEEN_PRODUCTS[product]
     allowed = [p for p in sorted(phrases.PRODUCTS) if ((intent, p) in pairs) == (split == HELD_OUT)]

@@ -51,12 +51,13 @@ PRODUCTS: dict[str, tuple[str, ...]] = {
     "globe": ("globe",),
 }
 
-# Named in held-out rows only: a model that memorised the others gets these wrong.
+# Named in held-out rows only, and by their plain names: a model that memorised the others, instead
+# of learning to read the message, gets these wrong.
 UNSEEN_PRODUCTS: dict[str, tuple[str, ...]] = {
-    "guitar": ("guitar", "acoustic guitar"),
-    "helmet": ("helmet", "bike helmet"),
-    "pillow": ("pillow", "feather pillow"),
-    "monitor": ("monitor", "computer monitor"),
+    "guitar": ("guitar",),
+    "helmet": ("helmet",),
+    "pillow": ("pillow",),
+    "monitor": ("monitor",),
 }
 
 ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -159,10 +159,22 @@ def parse_rows(data: bytes, format_: str, *, where: str) -> list[Row]:
     return parse_csv(text, where=where) if format_ == "CSV" else parse_jsonl(text, where=where)
 
 
+def column(row: Row, name: str) -> Any:
+    """Return the row's value; ``a.b`` is the field ``b`` of the object in column ``a``."""
+    if name in row:
+        return row[name]
+    value: Any = row
+    for part in name.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(part)
+    return value
+
+
 def check_columns(rows: Sequence[Row], needed: Sequence[str], *, where: str) -> None:
     """Raise ``InvalidInput`` for the first row that lacks a column, listing those it has."""
     for number, row in enumerate(rows, start=1):
-        missing = [name for name in needed if row.get(name) is None]
+        missing = [name for name in needed if column(row, name) is None]
         if missing:
             raise InvalidInput(
                 f"row {number} has no column {missing[0]!r}, which the templates name;"

@@ -78,9 +78,10 @@ def build_examples(
 
 def _build(row: Row, number: int, spec: DatasetSpec, tokenizer: Tokenizer) -> Example:
     if spec.messages is not None:
-        return _build_chat(row[spec.messages], number, tokenizer)
-    prompt = prompts.render(spec.prompt or "", row, field="spec.dataset.prompt")
-    completion = prompts.render(spec.completion or "", row, field="spec.dataset.completion")
+        return _build_chat(dataset.column(row, spec.messages), number, tokenizer)
+    values = {name: dataset.column(row, name) for name in _columns(spec)}
+    prompt = prompts.render(spec.prompt or "", values, field="spec.dataset.prompt")
+    completion = prompts.render(spec.completion or "", values, field="spec.dataset.completion")
     return Example(
         prompt=encoding.encode_prompt(tokenizer, prompt),
         completion=encoding.encode_completion(tokenizer, completion),

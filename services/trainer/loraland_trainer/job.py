@@ -55,7 +55,14 @@ def train_adapter(
             keep_last=job.spec.checkpoint.keep_last,
             work_dir=work_dir / "checkpoints",
         )
-        tuned, outcome = _train(job, material, checkpoints, work_dir, board, terminator)
+        tuned, outcome = _train(
+            job,
+            material,
+            checkpoints,
+            work_dir=work_dir,
+            board=board,
+            terminator=terminator,
+        )
         prompt = examples.prompt_template(job.spec.dataset)
         export.write_adapter(tuned, directory, job=job, prompt=prompt)
         if material.serving != material.training:
@@ -116,6 +123,7 @@ def _train(
     job: JobSpec,
     material: Material,
     checkpoints: Checkpoints,
+    *,
     work_dir: Path,
     board: Board,
     terminator: Terminator,

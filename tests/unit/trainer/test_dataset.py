@@ -79,6 +79,23 @@ def test_a_missing_column_is_named_with_those_present() -> None:
     assert "its columns: a, b" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param("a", 1, id="column"),
+        pytest.param("sql.text", "SELECT", id="field-of-an-object"),
+        pytest.param("a.b", 2, id="a-column-with-a-dot-in-its-name-comes-first"),
+        pytest.param("sql.absent", None, id="no-such-field"),
+        pytest.param("a.absent", None, id="no-object"),
+    ],
+)
+def test_a_column_may_be_a_field_of_an_object(name: str, expected: Any) -> None:
+    """Public data sets nest what a template needs."""
+    row = {"a": 1, "a.b": 2, "sql": {"text": "SELECT"}}
+
+    assert expected == dataset.column(row, name)
+
+
 def test_held_out_rows_are_chosen_by_the_seed() -> None:
     """The same seed holds out the same rows, another one others; none is in both parts."""
     rows = [{"n": n} for n in range(100)]
