@@ -101,7 +101,9 @@ class FineTuneJobs:
                 return Refusal(kind, "invalid", str(error))
             except Forbidden as error:
                 return Refusal(kind, "forbidden", str(error))
-            self.mirror.put(written)
+            if kind != names.ADAPTER:
+                # An Adapter's own reconciliation shall see its event as news.
+                self.mirror.put(written)
         return None
 
     async def _observe(self, job: FineTuneJob, refusal: Refusal | None) -> Observed:

@@ -4,6 +4,7 @@ Bare events suffice: a plan depends on what is there, not on what happened. So k
 its own on our objects: no annotation with a copy of the spec, no finalizer.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from loraland_core import names
 from loraland_operator import cluster as kubernetes
 from loraland_operator.mirror import Key, Mirror, key_of
 from loraland_operator.workqueue import Workqueue
+
+log = logging.getLogger(__name__)
 
 # Server-side selectors: pods and Jobs of others never reach us.
 OUR_CHILDREN = names.LABEL_JOB_UID
@@ -31,6 +34,7 @@ def register(registry: kopf.OperatorRegistry, *, mirror: Mirror, queue: Workqueu
 
     async def observe_child(event: Mapping[str, Any], **_: Any) -> None:
         obj = event["object"]
+        log.debug("%s %s", event["type"], key_of(obj))
         if event["type"] == "DELETED":
             mirror.remove(obj)
         elif not mirror.put(obj):

@@ -116,6 +116,7 @@ class Workqueue(Generic[K]):
             self._retry(key, error, at_least_s=FIRST_BACKOFF_S)
         else:
             self._failures.pop(key, None)
+            log.debug("%s done, again in %s s", key, requeue_after_s)
             if requeue_after_s is not None and key not in self._queued:
                 self.add_after(key, requeue_after_s)
 

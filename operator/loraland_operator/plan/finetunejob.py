@@ -90,6 +90,8 @@ def plan(job: FineTuneJob, observed: Observed, now: datetime) -> Plan:
         job.status, list(JobCondition), generation=job.metadata.generation, now=now
     )
     apply, phase, requeue_after_s = _decide(job, observed, draft)
+    if has_ended(draft.status) and job.spec.ttl_seconds_after_finished is not None:
+        requeue_after_s = job.spec.ttl_seconds_after_finished + 1.0
     return Plan(
         apply=apply,
         status=draft.finish(phase),
