@@ -46,6 +46,7 @@ class Laptop:
 
     def start_controllers(self) -> None:
         self.start("controllers", "--job-backoff-s", "0.5")
+        self.wait(lambda: self.get("serviceaccount", "default"), "the controllers are at work")
 
     def start_kubelet(self, *arguments: str) -> None:
         images = self.directory / "images.json"
@@ -59,6 +60,12 @@ class Laptop:
     def stop(self, part: str) -> None:
         process = self.processes.pop(part)
         process.terminate()
+        process.wait(timeout=15)
+
+    def kill(self, part: str) -> None:
+        """End a part without giving it a chance to clean up."""
+        process = self.processes.pop(part)
+        process.kill()
         process.wait(timeout=15)
 
     def log_of(self, part: str) -> str:

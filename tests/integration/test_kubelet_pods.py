@@ -10,6 +10,9 @@ from laptop import Laptop
 
 Object = dict[str, Any]
 
+WAIT = "sleep 60 & wait"
+"""Lets the shell take a signal at once. (Between two commands dash may lose one.)"""
+
 
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
@@ -289,7 +292,7 @@ def test_init_containers_run_first_and_in_order(laptop: Laptop) -> None:
 
 def test_sidecar_starts_before_and_ends_after(laptop: Laptop) -> None:
     """An init container that restarts always runs beside the main one, and ends when that does."""
-    script = "trap 'exit 0' TERM; while true; do sleep 0.1; done"
+    script = f"trap 'exit 0' TERM; {WAIT}"
     sidecar = {"name": "side", "image": "busybox", "command": ["sh", "-c", script]}
     sidecar |= {"restartPolicy": "Always"}
     laptop.apply(pod("sidecar", "echo main", initContainers=[sidecar]))
@@ -363,7 +366,7 @@ def test_deleted_pod_gets_its_grace(
     laptop: Laptop, name: str, trap: str, expected: list[str]
 ) -> None:
     """SIGTERM comes first; after the grace nothing is left, and the pod is gone."""
-    script = f"{trap}; echo up; while true; do sleep 0.05; done"
+    script = f"{trap}; echo up; {WAIT}"
     laptop.apply(pod(name, script, policy="Always", terminationGracePeriodSeconds=1))
     found = wait_phase(laptop, name, "Running")
     laptop.wait(lambda: "up" in laptop.kubectl("logs", name), "the trap is set")

@@ -143,7 +143,6 @@ def _kill_descendants() -> None:
             return
         for pid in left:
             _signal(pid, signal.SIGKILL)
-        _reap(0)
         time.sleep(0.01)
 
 

@@ -179,6 +179,7 @@ class PodWorker:
             for found in reversed(self._containers):
                 if found.record.is_sidecar:
                     await found.stop(self._grace_s())
+            await asyncio.gather(*sidecars)
         finally:
             tasks = [keeping, *sidecars]
             for task in tasks:
