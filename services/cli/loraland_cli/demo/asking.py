@@ -27,7 +27,8 @@ async def ask_all(
         # has no template, so it gets the same prompt written out.
         base = _ask(client, adapter="", prompt=question.prompt, max_tokens=max_tokens)
         tuned = _ask(client, adapter=adapter, fields=question.fields, max_tokens=max_tokens)
-        answers.append(tuple(await asyncio.gather(base, tuned)))
+        base_answer, tuned_answer = await asyncio.gather(base, tuned)
+        answers.append((base_answer, tuned_answer))
         on_answer()
     return answers
 

@@ -76,16 +76,15 @@ async def follow_job(
         await asyncio.sleep(_POLL_S)
 
 
-async def wait_adapter(
-    cluster: Cluster, namespace: str, name: str, *, timeout_s: float
-) -> Object:
+async def wait_adapter(cluster: Cluster, namespace: str, name: str, *, timeout_s: float) -> Object:
     """Return the Adapter once it is Ready; ``Failure`` with the reason where it is refused."""
     deadline = time.monotonic() + timeout_s
     while True:
         adapter = await _tolerant(get(cluster, ADAPTERS, namespace, name))
-        if adapter is not None and condition(adapter, names.AdapterCondition.READY).get(
-            "status"
-        ) == "True":
+        if (
+            adapter is not None
+            and condition(adapter, names.AdapterCondition.READY).get("status") == "True"
+        ):
             return adapter
         refusal = _refusal(adapter) if adapter is not None else ""
         if refusal:

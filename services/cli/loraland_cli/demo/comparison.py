@@ -64,7 +64,9 @@ def judge(pairs: Sequence[Pair], scores: Sequence[Score]) -> Verdict:
     base, tuned = mean(pairs, "base"), mean(pairs, "tuned")
     answers = f"{tuned:.2f} with the adapter, {base:.2f} without, on {len(pairs)} questions"
     if tuned <= base:
-        return Verdict(False, f"the adapter's answers are no better than the base model's: {answers}")
+        return Verdict(
+            False, f"the adapter's answers are no better than the base model's: {answers}"
+        )
     if not scores:
         return Verdict(False, "the job's status has no scores of base and tuned model")
     first = scores[0]

@@ -35,12 +35,12 @@ class Outcome:
 def build_answers(outcome: Outcome) -> Table:
     """Return the questions with both answers side by side."""
     table = Table(title="Held-out questions, base model and adapter", show_lines=True)
-    table.add_column("question and expected answer", ratio=4)
-    table.add_column(f"base model {outcome.base_model}", ratio=3)
-    table.add_column(f"adapter {outcome.adapter}", ratio=3)
+    table.add_column("question and expected answer", ratio=4, overflow="fold")
+    table.add_column(f"base model {outcome.base_model}", ratio=3, overflow="fold")
+    table.add_column(f"adapter {outcome.adapter}", ratio=3, overflow="fold")
     for pair in outcome.pairs:
         question = escape(pair.question.prompt.strip())
-        expected = escape(pair.question.expected)
+        expected = escape(_breakable(pair.question.expected))
         table.add_row(
             f"{question}\n[green]{expected}[/green]",
             _cell(pair.base.text, pair.base_score),
@@ -51,10 +51,15 @@ def build_answers(outcome: Outcome) -> Table:
 
 def _cell(text: str, score: float) -> str:
     mark = "[green]✓[/green]" if score == 1 else "[yellow]~[/yellow]" if score else "[red]✗[/red]"
-    shown = " ".join(text.split())
+    shown = _breakable(" ".join(text.split()))
     if len(shown) > _MAX_ANSWER:
         shown = shown[: _MAX_ANSWER - 1] + "…"
     return f"{mark} {score:.0%}  {escape(shown)}"
+
+
+def _breakable(text: str) -> str:
+    """Give compact JSON spaces to break lines at."""
+    return text.replace('","', '", "').replace(',"', ', "').replace('":', '": ')
 
 
 def build_scores(outcome: Outcome) -> Table:

@@ -10,6 +10,7 @@ from typing import Any
 
 from loraland_client import Client
 from loraland_core import names
+from loraland_core.errors import LoraLandError
 from loraland_local import bundle, installation, kubectl, layout, platform, stations
 from loraland_local import stack as stacks
 from loraland_local.apiclient.cluster import ApiError, Cluster
@@ -44,7 +45,7 @@ class Clock:
             yield
         except ApiError as error:
             raise Failure(f"station {name} failed: {error}") from error
-        except (Failure, ValueError) as error:
+        except LoraLandError as error:
             log = error.log if isinstance(error, Failure) else ""
             raise Failure(f"station {name} failed: {error}", log=log) from error
         finally:
@@ -58,7 +59,9 @@ def run(state: Path, *, job: Path | None, json_file: Path | None, keep: bool) ->
     """Tell the whole story on a stack of its own; leaves no process behind."""
     place = layout.locate(state)
     if stacks.is_running(place):
-        raise Failure(f"a demo runs in {place.state} already; stop it with `loraland down --state {state}`")
+        raise Failure(
+            f"a demo runs in {place.state} already; stop it with `loraland down --state {state}`"
+        )
     clock = Clock()
     with interruptible() as interrupts:
         is_kept = False
@@ -157,7 +160,7 @@ async def _ask(place: Layout, namespace: str, job_name: str, adapter: str, clock
         job = await cluster.get(api, cluster.JOBS, namespace, job_name)
         own = ((job.get("status") or {}).get("adapterRef") or {}).get("name", job_name)
         namespace, name = access.qualified(adapter or own, namespace)
-        with clock.station("adapter", f"4  The adapter: Ready when a replica has verified it"):
+        with clock.station("adapter", "4  The adapter: Ready when a replica has verified it"):
             ready = await _ready_adapter(place, api, namespace, name)
             out.print(f"  {namespace}/{name} is Ready, digest {ready['status']['digest'][:12]}…")
     finally:
@@ -236,7 +239,9 @@ def _conclude(place: Layout, outcome: Outcome, clock: Clock, *, is_kept: bool) -
         raise Failure(f"station questions failed: {outcome.verdict.sentence}")
     out.print(f"[green]✓[/green] {outcome.verdict.sentence}")
     option = f" --state {place.state}" if is_kept else ""
-    begin = "" if is_kept else "  loraland up                                  # a stack that stays\n"
+    begin = (
+        "" if is_kept else "  loraland up                                  # a stack that stays\n"
+    )
     out.print(
         f"\nTry next:\n{begin}"
         f"  loraland kubectl get finetunejobs,adapters -A\n"
