@@ -90,9 +90,11 @@ class Difference:
         schema = {**definitions.resolve(reference), **reference}
         sample = new if new is not _NOTHING and new is not None else old
         if isinstance(sample, dict):
-            apart = bool(sample) and not definitions.is_atomic_map(schema)
+            apart = not definitions.is_atomic_map(schema)
         else:
             apart = isinstance(sample, list) and definitions.list_type(schema) in {"set", "map"}
+        # Two empty parts are told apart as values: one may be null, or not there at all.
+        apart = apart and any(side is not _NOTHING and side for side in (old, new))
         if apart and _fits(old, type(sample)) and _fits(new, type(sample)):
             if isinstance(sample, dict):
                 name = definitions.reference_name(reference)

@@ -141,7 +141,7 @@ def _evaluate(rule: Json, value: Any, old: Any, schema: Json, path: str) -> Caus
     try:
         if _program(text).execute(rule_functions.context(variables)) is True:
             return None
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+    except Exception as error:  # whatever a rule of the user's runs into is the rule's fault
         message = f"Invalid value: rule evaluation error: {text}: {error}"
         return Cause("FieldValueInvalid", message, where or "<nil>")
     reason = rule.get("reason", "FieldValueInvalid")
@@ -162,7 +162,7 @@ def _message(rule: Json, variables: Json) -> str:
     if expression:
         try:
             text = _program(expression).execute(rule_functions.context(variables))
-        except (ValueError, TypeError, RuntimeError):
+        except Exception:  # the plain message stands in for one that cannot be made
             text = ""
         if isinstance(text, str) and text.strip():
             return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from . import validity
+from . import crds, kinds, validity
 from .errors import Cause
 from .kinds import ResourceType
 
@@ -175,10 +175,12 @@ def next_generation(new: Json, old: Json, resource: ResourceType) -> int | None:
 
 
 def create_faults(obj: Json, resource: ResourceType) -> list[Cause]:
-    return [] if resource.custom is not None else validity.faults(obj, resource)
+    """Check a new object of a built-in kind."""
+    causes = validity.faults(obj, resource)
+    return causes + crds.faults(obj) if resource is kinds.DEFINITIONS else causes
 
 
 def update_faults(new: Json, old: Json, resource: ResourceType, subresource: str) -> list[Cause]:
-    if resource.custom is not None:
-        return []
-    return validity.update_faults(new, old, resource, subresource)
+    """Check a changed object of a built-in kind."""
+    causes = validity.update_faults(new, old, resource, subresource)
+    return causes + crds.faults(new) if resource is kinds.DEFINITIONS else causes
