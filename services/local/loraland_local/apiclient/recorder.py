@@ -5,9 +5,10 @@ Events are a courtesy: a failure to write one is logged and otherwise ignored.
 
 import asyncio
 import collections
+import dataclasses
 import datetime as dt
-import hashlib
 import logging
+import time
 
 from loraland_local.apiclient import objects, resources
 from loraland_local.apiclient.cluster import ApiError, Cluster
@@ -15,6 +16,14 @@ from loraland_local.apiclient.objects import Event, Object
 
 _log = logging.getLogger(__name__)
 _MAX_REMEMBERED = 1024
+
+
+@dataclasses.dataclass
+class _Known:
+    """An event that was written before."""
+
+    name: str
+    count: int = 1
 
 
 class Recorder:
@@ -25,7 +34,7 @@ class Recorder:
         self._source = {"component": component, **({"host": host} if host else {})}
         self._pending: set[asyncio.Task[None]] = set()
         self._in_order = asyncio.Lock()
-        self._counts: collections.OrderedDict[str, int] = collections.OrderedDict()
+        self._known: collections.OrderedDict[str, _Known] = collections.OrderedDict()
 
     def submit(self, about: Object, *, api_version: str, kind: str, event: Event) -> None:
         """Record in the background: a container's start does not wait for its news."""
@@ -54,25 +63,26 @@ class Recorder:
             **({"fieldPath": event.field_path} if event.field_path else {}),
         }
         namespace = objects.namespace(about) or "default"
-        name = f"{objects.name(about)}.{_fingerprint(reference, event)}"
+        fingerprint = objects.canonical_json([reference, event.kind, event.reason, event.message])
         try:
-            if name in self._counts and await self._count_up(namespace, name, now):
+            known = self._known.get(fingerprint)
+            if known is not None and await self._count_up(namespace, known, now):
                 return
-            await self._cluster.create(
-                resources.EVENTS, namespace, self._build(name, namespace, reference, event, now)
-            )
-            self._counts[name] = 1
-            if len(self._counts) > _MAX_REMEMBERED:
-                self._counts.popitem(last=False)
+            # As with the real recorder, names in their order tell the order of events.
+            name = f"{objects.name(about)}.{time.time_ns():x}"
+            body = self._build(name, namespace, reference, event, now)
+            await self._cluster.create(resources.EVENTS, namespace, body)
+            self._known[fingerprint] = _Known(name)
+            if len(self._known) > _MAX_REMEMBERED:
+                self._known.popitem(last=False)
         except ApiError as error:
-            if not error.is_already_there:
-                _log.debug("event %s of %s: %s", event.reason, objects.name(about), error)
+            _log.debug("event %s of %s: %s", event.reason, objects.name(about), error)
 
-    async def _count_up(self, namespace: str, name: str, now: str) -> bool:
-        self._counts[name] += 1
-        body = {"count": self._counts[name], "lastTimestamp": now}
+    async def _count_up(self, namespace: str, known: "_Known", now: str) -> bool:
+        known.count += 1
+        body = {"count": known.count, "lastTimestamp": now}
         try:
-            await self._cluster.patch(resources.EVENTS, namespace, name, body)
+            await self._cluster.patch(resources.EVENTS, namespace, known.name, body)
         except ApiError as error:
             if error.is_not_found:
                 return False
@@ -97,8 +107,3 @@ class Recorder:
             "reportingComponent": self._source["component"],
             "reportingInstance": self._source.get("host", ""),
         }
-
-
-def _fingerprint(reference: Object, event: Event) -> str:
-    text = objects.canonical_json([reference, event.kind, event.reason, event.message])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -317,7 +317,9 @@ class Container:
         return None if code == 0 else f"hook exited with {code}: {output[:512]}"
 
     def _tell(self, kind: str, reason: str, message: str) -> None:
-        self._context.tell(self._read_pod(), kind, reason, message, self.name)
+        field = "initContainers" if self.record.is_init else "containers"
+        path = f"spec.{field}{{{self.name}}}"
+        self._context.tell(self._read_pod(), kind, reason, message, field_path=path)
 
 
 def lost_state(record: ContainerRecord, now: dt.datetime) -> Object:

@@ -30,9 +30,10 @@ class Context:
         # Read each time: the map may gain an image while the kubelet runs.
         return images.load(self.config.images)
 
-    def tell(self, pod: Object, kind: str, reason: str, message: str, container: str = "") -> None:
-        path = f"spec.containers{{{container}}}" if container else ""
-        event = Event(kind, reason, message, path)
+    def tell(
+        self, pod: Object, kind: str, reason: str, message: str, *, field_path: str = ""
+    ) -> None:
+        event = Event(kind, reason, message, field_path)
         self.recorder.submit(pod, api_version="v1", kind="Pod", event=event)
 
 
