@@ -5,6 +5,7 @@ import logging
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from loraland_models import sources, weights
 from loraland_models.sources import ResolvedModel
 from loraland_models.weights import Precision
 
-from loraland_trainer import dataset, evaluate, examples, export, gate, loop, model
+from loraland_trainer import dataset, evaluate, examples, export, gate, loop, model, patience
 from loraland_trainer.checkpoints import Checkpoints
 from loraland_trainer.config import Config
 from loraland_trainer.examples import Example
@@ -81,9 +82,16 @@ def train_adapter(
             training=material.training,
             serving=material.serving,
         )
-        export.commit(
-            store, directory, job=job, base_model=material.base_model, report=report, now=_now()
+        commit = partial(
+            export.commit,
+            store,
+            directory,
+            job=job,
+            base_model=material.base_model,
+            report=report,
+            now=_now(),
         )
+        patience.insist("the upload of the adapter", commit)
         checkpoints.delete_all()
     board.enter("done")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from loraland_core.errors import InvalidInput
+from loraland_core.errors import InvalidInput, Unavailable
 from loraland_core.resources.finetunejob import TrainingSpec
 from loraland_models.weights import Precision
 from transformers import (
@@ -73,12 +73,19 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
         due = state.global_step % self._every_steps == 0 and state.global_step < state.max_steps
         if due or self._terminator.requested:
+            self._save(state, given)
+
+    def _save(self, state: TrainerState, given: dict[str, Any]) -> None:
+        try:
             self._checkpoints.save(
                 model=given["model"],
                 optimizer=given["optimizer"],
                 scheduler=given["lr_scheduler"],
                 state=state,
             )
+        except Unavailable as error:
+            # Steps that may have to be done again are better than none done.
+            log.warning("no checkpoint of step %d: %s", state.global_step, error)
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]

@@ -8,7 +8,7 @@ import tiny_models
 import torch
 import transformers
 from fake_store import FakeStore
-from loraland_core.errors import InvalidInput
+from loraland_core.errors import InvalidInput, Unavailable
 from loraland_core.resources.finetunejob import LoraSpec, TrainingSpec
 from loraland_models.weights import Precision
 from loraland_trainer import loop, model
@@ -149,6 +149,23 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
     resumed, _ = train(tmp_path / "third", store=store)
 
     assert whole.losses == resumed.losses
+
+
+def test_a_store_that_is_away_costs_the_checkpoint_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training goes on without, and the log says so."""
+    store = FakeStore()
+    monkeypatch.setattr(store, "upload", fail)
+
+    outcome, _ = train(tmp_path, store=store)
+
+    assert len(outcome.losses) == 6
+    assert "no checkpoint of step 2: the store is away" in caplog.text
+
+
+def fail(*_: Any) -> None:
+    raise Unavailable("the store is away")
 
 
 def test_nothing_pickled_is_stored(tmp_path: Path) -> None:
