@@ -152,6 +152,22 @@ def test_deployment_rolls_out_scales_and_rolls_back(laptop: Laptop) -> None:
     assert found["spec"]["template"]["spec"]["containers"][0]["command"][2].endswith("600")
 
 
+def test_pod_with_changed_labels_is_replaced(laptop: Laptop) -> None:
+    """A pod that is taken out of its set by its labels stays, and another one takes its place."""
+    laptop.apply(deployment("set", "exec sleep 600", replicas=1))
+    laptop.kubectl("rollout", "status", "deployment/set", "--timeout=30s")
+    names = [n for n in laptop.kubectl("get", "pods", "-o", "name").split() if "/set-" in n]
+    laptop.kubectl("label", names[0], "pod-template-hash=taken", "--overwrite")
+
+    def look() -> list[str]:
+        found = laptop.kubectl("get", "pods", "-o", "name").split()
+        return [name for name in found if "/set-" in name and name != names[0]]
+
+    laptop.wait(look, "another pod is there")
+    assert "ownerReferences" not in laptop.get(names[0])["metadata"]
+    laptop.kubectl("delete", "deployment/set", names[0], "--now")
+
+
 def test_deleted_deployment_takes_its_pods_along(laptop: Laptop) -> None:
     """Foreground deletion ends when sets and pods are gone."""
     laptop.apply(deployment("gone", "exec sleep 600"))

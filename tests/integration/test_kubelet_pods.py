@@ -249,6 +249,10 @@ def test_claimed_volume_outlives_its_pod(laptop: Laptop) -> None:
     wait_phase(laptop, "reads", "Succeeded")
 
     assert laptop.kubectl("logs", "reads").strip() == "kept"
+    assert laptop.get("pvc", "data")["status"]["phase"] == "Bound"
+    laptop.kubectl("delete", "pod/reads", "pvc/data")
+    laptop.wait(lambda: not laptop.items("pv"), "the volume goes with its claim")
+    assert not (laptop.directory / "kubelet" / "volumes" / "default" / "data").exists()
 
 
 def test_crashing_container_is_restarted_with_growing_pauses(laptop: Laptop) -> None:
@@ -326,7 +330,7 @@ def test_two_pods_listen_on_the_same_port(laptop: Laptop) -> None:
         laptop.apply(python_pod(name, SERVER, container=container, policy="Always"))
         wait_phase(laptop, name, "Running")
     first = laptop.get("pod", "web-1")
-    root = laptop.directory / "kubelet" / "pods" / first["metadata"]["uid"] / "tmp" / "c"
+    root = laptop.directory / "kubelet" / "t" / first["metadata"]["uid"][:8] / "c"
     (root / "ok").touch()
     laptop.kubectl("wait", "--for=condition=Ready", "pod/web-1", "--timeout=10s")
     (root / "ok").unlink()

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from loraland_local.apiclient import objects, resources
 from loraland_local.apiclient.cluster import ApiError, Cluster
 from loraland_local.apiclient.informer import Informer
-from loraland_local.controllers import collector, job, ttl, workloads
+from loraland_local.controllers import collector, job, node_health, ttl, workloads
 from loraland_local.controllers.namespaces import NamespaceController
 from loraland_local.controllers.placement import PlacementController
 
@@ -99,6 +99,7 @@ async def _run_loops(cluster: Cluster, config: Config) -> None:
         )
         group.create_task(garbage.run())
         group.create_task(_sweep_events(cluster))
+        group.create_task(node_health.watch_over(cluster, informers[resources.NODES]))
         for controller in controllers:
             group.create_task(controller.queue.run())
         _log.info("controllers are running")

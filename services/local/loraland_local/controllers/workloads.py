@@ -48,7 +48,11 @@ class Workload:
         for dependent in self._dependents.in_namespace(objects.namespace(owner)):
             controller = objects.controller_of(dependent)
             if controller is not None:
-                if controller["uid"] == objects.uid(owner):
+                if controller["uid"] != objects.uid(owner):
+                    continue
+                if self._must_release(owner, dependent):
+                    await self._release_control(owner, dependent)
+                else:
                     found.append(dependent)
             elif self._may_adopt(owner, dependent):
                 found.append(await self._adopt(owner, dependent))
@@ -60,6 +64,26 @@ class Workload:
             and not objects.is_deleting(dependent)
             and not job_pods.is_terminal(dependent)
             and objects.matches_selector(owner["spec"].get("selector"), objects.labels(dependent))
+        )
+
+    def _must_release(self, owner: Object, dependent: Object) -> bool:
+        """Say whether somebody took the dependent away by changing its labels."""
+        selector = owner["spec"].get("selector")
+        return not objects.is_deleting(dependent) and not objects.matches_selector(
+            selector, objects.labels(dependent)
+        )
+
+    async def _release_control(self, owner: Object, dependent: Object) -> None:
+        listed = objects.metadata(dependent)["ownerReferences"]
+        meta = {
+            "uid": objects.uid(dependent),
+            "resourceVersion": objects.metadata(dependent)["resourceVersion"],
+            "ownerReferences": [ref for ref in listed if ref["uid"] != objects.uid(owner)],
+        }
+        self._dependents.remember(
+            await self._cluster.patch(
+                self._dependents.resource, *objects.key(dependent), {"metadata": meta}
+            )
         )
 
     async def _adopt(self, owner: Object, dependent: Object) -> Object:

@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
+import shutil
 
 from loraland_local.apiclient import objects, resources
+from loraland_local.apiclient.cluster import ApiError
 from loraland_local.apiclient.informer import Informer
 from loraland_local.apiclient.objects import Object
+from loraland_local.kubelet import claims
 from loraland_local.kubelet.context import Context
 from loraland_local.kubelet.pod_worker import PodWorker
 
@@ -26,6 +29,8 @@ class Kubelet:
             Informer(context.cluster, resource)
             for resource in (resources.CONFIG_MAPS, resources.SECRETS)
         ]
+        self._claims = Informer(context.cluster, resources.PERSISTENT_VOLUME_CLAIMS)
+        self._releases: set[asyncio.Task[None]] = set()
         self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -40,7 +45,10 @@ class Kubelet:
                         lambda obj, kind=kind: self._notice_mounted(kind, obj)  # type: ignore[misc]
                     )
                     group.create_task(informer.run())
+                self._claims.add_listener(self._notice_claim)
+                group.create_task(self._claims.run())
                 group.create_task(self._pods.run())
+                group.create_task(self._prune())
         finally:
             await self._shut_down()
 
@@ -57,6 +65,13 @@ class Kubelet:
             worker.update(pod)
         elif worker is not None:
             worker.vanish()
+
+    async def _prune(self) -> None:
+        """Remove the files of pods that went while no kubelet was there."""
+        await self._pods.wait_synced()
+        for directory in (self._context.config.state / "pods").iterdir():
+            if directory.name not in self._workers:
+                await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     def _forget(self, uid: str) -> None:
         self._workers.pop(uid, None)
@@ -79,6 +94,18 @@ class Kubelet:
                 (kind, objects.name(obj))
             ):
                 worker.refresh_files()
+
+    def _notice_claim(self, claim: Object) -> None:
+        if self._claims.get(objects.key(claim)) is None:
+            task = asyncio.create_task(self._release(claim))
+            self._releases.add(task)
+            task.add_done_callback(self._releases.discard)
+
+    async def _release(self, claim: Object) -> None:
+        try:
+            await claims.release(self._context.cluster, self._context.claims, claim)
+        except ApiError as error:
+            _log.warning("volume of claim %s: %s", objects.name(claim), error)
 
     async def _shut_down(self) -> None:
         grace_s = self._context.config.shutdown_grace_s

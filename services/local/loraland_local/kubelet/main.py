@@ -7,10 +7,12 @@ import logging
 import pathlib
 import shutil
 import signal
+import ssl
 from collections.abc import Sequence
 
 from aiohttp import web
 
+from loraland_local.api import certificates
 from loraland_local.apiclient.cluster import ApiError, Cluster
 from loraland_local.apiclient.recorder import Recorder
 from loraland_local.kubelet import config as settings
@@ -40,26 +42,29 @@ async def run(config: Config) -> None:
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, config.host, config.port)
-        await site.start()
+        await web.TCPSite(runner, config.host, config.port).start()
+        # A real API server fetches logs over TLS only, from the port in the node's status.
+        context = _build_tls_context(config)
+        await web.TCPSite(runner, config.host, 0, ssl_context=context).start()
         this_node = _build_node(config, runner)
         recorder = Recorder(cluster, "kubelet", this_node.name)
-        context = Context(cluster, recorder, config, logs, addresses, dict(this_node.capacity))
         await node.register(cluster, this_node)
         _log.info("node %s is ready; logs at %s", this_node.name, this_node.url)
-        await _be_node(context, this_node)
+        await _be_node(
+            Context(cluster, recorder, config, logs, addresses, dict(this_node.capacity)), this_node
+        )
     finally:
         await runner.cleanup()
         await cluster.close()
 
 
 def _build_node(config: Config, runner: web.AppRunner) -> Node:
-    host, port = runner.addresses[0][:2]
+    (host, port), (_, tls_port) = (address[:2] for address in runner.addresses)
     return Node(
         name=config.node_name,
         address=str(host),
         url=f"http://{host}:{port}",
-        port=int(port),
+        tls_port=int(tls_port),
         capacity=node.find_capacity(config.capacity),
         labels=config.labels,
     )
@@ -77,12 +82,18 @@ async def _be_node(context: Context, this_node: Node) -> None:
         await context.recorder.flush(_LAST_WORDS_S)
 
 
+def _build_tls_context(config: Config) -> ssl.SSLContext:
+    _, certificate, key = certificates.ensure(config.state / "pki", config.host)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
 def _clean(state: pathlib.Path) -> None:
-    """Make the directories; files of pods that are gone for long go now."""
-    for name in ("pods", "logs", "volumes", "cache"):
+    """Make the directories; what was temporary for an earlier kubelet's pods goes."""
+    shutil.rmtree(state / "t", ignore_errors=True)
+    for name in ("pods", "logs", "volumes", "cache", "t"):
         (state / name).mkdir(parents=True, exist_ok=True)
-    for leftover in (state / "pods").glob("*.removed"):
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 async def serve(config: Config) -> None:

@@ -32,7 +32,7 @@ class Node:
     name: str
     address: str
     url: str
-    port: int
+    tls_port: int
     capacity: Mapping[str, str]
     labels: Mapping[str, str]
 
@@ -113,7 +113,7 @@ def build_status(node: Node, now: dt.datetime, *, is_ready: bool) -> Object:
             {"type": "Hostname", "address": node.name},
         ],
         "conditions": conditions,
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": node.port}},
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": node.tls_port}},
         "nodeInfo": {
             "architecture": platform.machine(),
             "bootID": "",
@@ -162,8 +162,12 @@ async def keep_alive(cluster: Cluster, node: Node) -> None:
     while True:
         try:
             await _renew(cluster, node)
-            if await cluster.get_or_none(resources.NODES, "", node.name) is None:
+            found = await cluster.get_or_none(resources.NODES, "", node.name)
+            if found is None:
                 await register(cluster, node)
+            elif not objects.is_condition_true(found, "Ready"):
+                # After a long sleep of the machine, the node was taken for dead.
+                await set_ready(cluster, node, is_ready=True)
         except ApiError as error:
             _log.warning("lease of node %s: %s", node.name, error)
         await asyncio.sleep(_HEARTBEAT_INTERVAL_S)

@@ -7,7 +7,7 @@ import yaml
 
 from loraland_local.apiclient import objects
 from loraland_local.apiclient.objects import Object
-from loraland_local.kubelet import projections, sources, volumes
+from loraland_local.kubelet import claims, projections, sources, volumes
 from loraland_local.kubelet.attempt import Surroundings
 from loraland_local.kubelet.context import Context, now_utc
 from loraland_local.kubelet.projections import Files
@@ -32,17 +32,21 @@ class PodFiles:
         self.directory.path.chmod(0o700)
         paths: dict[str, pathlib.Path] = {}
         for volume in (pod.get("spec") or {}).get("volumes") or []:
-            if projections.is_projection(volume):
-                paths[volume["name"]] = self.directory.volume(volume["name"])
-            else:
-                paths[volume["name"]] = volumes.ensure_plain(
-                    volume, self.directory, self.context.claims, objects.namespace(pod)
-                )
+            paths[volume["name"]] = await self._ensure_volume(volume, objects.namespace(pod))
         await self.refresh(pod)
         has_token = await sources.may_mount_token(self.context.cluster, pod)
         if has_token and not self.directory.kubeconfig.exists():
             await self._write_kubeconfig(pod)
         return Surroundings(self.directory, paths, has_token)
+
+    async def _ensure_volume(self, volume: Object, namespace: str) -> pathlib.Path:
+        if projections.is_projection(volume):
+            return self.directory.volume(volume["name"])
+        if "persistentVolumeClaim" in volume:
+            name = volume["persistentVolumeClaim"]["claimName"]
+            root = self.context.claims
+            return await claims.ensure_bound(self.context.cluster, root, namespace, name)
+        return volumes.ensure_plain(volume, self.directory)
 
     async def refresh(self, pod: Object) -> None:
         """Bring files up to date with their objects and renew tokens that get old."""

@@ -209,9 +209,9 @@ class PodWorker:
         """Make volumes, as soon as what they come from is there."""
         pause_s = _SETUP_RETRY_S
         while True:
-            # The address must be known before the first container asks for it.
-            await self._writer.write(self._build_status)
             try:
+                # The address must be known before the first container asks for it.
+                await self._writer.write(self._build_status)
                 return await self._files.ensure(self._writer.pod)
             except (MissingObjectError, ValueError, ApiError, OSError) as error:
                 message = f"MountVolume.SetUp failed: {error}"

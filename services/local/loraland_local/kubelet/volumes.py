@@ -22,9 +22,10 @@ _DATA_LINK = "..data"
 
 @dataclasses.dataclass(frozen=True)
 class PodDirectory:
-    """The directory of one pod; it goes with the pod."""
+    """The directories of one pod; they go with the pod."""
 
     path: pathlib.Path
+    temporary_root: pathlib.Path
 
     def volume(self, name: str) -> pathlib.Path:
         return self.path / "volumes" / name
@@ -33,20 +34,19 @@ class PodDirectory:
         return self.path / "rootfs" / container
 
     def temporary(self, container: str) -> pathlib.Path:
-        return self.path / "tmp" / container
+        return self.temporary_root / container
 
     @property
     def kubeconfig(self) -> pathlib.Path:
         return self.path / "kubeconfig"
 
     def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        for path in (self.path, self.temporary_root):
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def ensure_plain(
-    volume: Object, directory: PodDirectory, claims: pathlib.Path, namespace: str
-) -> pathlib.Path:
-    """Make an emptyDir, hostPath or claimed directory; return where it is."""
+def ensure_plain(volume: Object, directory: PodDirectory) -> pathlib.Path:
+    """Make an emptyDir or hostPath directory; return where it is."""
     if "hostPath" in volume:
         path = pathlib.Path(volume["hostPath"]["path"])
         kind = volume["hostPath"].get("type") or ""
@@ -59,16 +59,13 @@ def ensure_plain(
         elif kind == "File" and not path.is_file():
             raise ValueError(f"hostPath type check failed: {path} is not a file")
         return path
-    if "persistentVolumeClaim" in volume:
-        path = claims / namespace / volume["persistentVolumeClaim"]["claimName"]
-    elif "emptyDir" in volume:
-        path = directory.volume(volume["name"])
-    else:
+    if "emptyDir" not in volume:
         kind = next((key for key in volume if key != "name"), "none")
         raise ValueError(
             f"volume {volume['name']!r}: kind {kind} is not available here; use configMap, secret, "
             "projected, downwardAPI, emptyDir, hostPath or persistentVolumeClaim"
         )
+    path = directory.volume(volume["name"])
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -146,4 +143,6 @@ def under(root: pathlib.Path, path: str) -> pathlib.Path:
 
 
 def pod_directory(state: pathlib.Path, pod: Object) -> PodDirectory:
-    return PodDirectory(state / "pods" / objects.uid(pod))
+    uid = objects.uid(pod)
+    # Short, because the path of a Unix socket in it must not have more than 107 letters.
+    return PodDirectory(state / "pods" / uid, state / "t" / uid[:8])
