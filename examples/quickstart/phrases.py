@@ -81,10 +81,10 @@ ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "I have not seen my money for the {product}, {order}.",
         ),
         (
-            "My {product} is with you again, so transfer the money please.",
+            "I sent my {product} back to you, please transfer the money.",
             "When will I see the money for the {product} on my account?",
             "I returned the {product} ({order}). Refund?",
-            "Please reverse the payment for the {product}.",
+            "Please pay me back what the {product} cost.",
         ),
     ),
     "exchange": (
@@ -133,8 +133,8 @@ ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         (
             "Is the {product} on its way?",
-            "What day will my {product} be delivered?",
-            "No sign of the {product} ({order}) so far.",
+            "When will my {product} be delivered?",
+            "There is no sign of a delivery of the {product} ({order}).",
             "I am waiting for a {product}, where is the parcel?",
         ),
     ),
@@ -160,7 +160,7 @@ ASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "Please do not ship the {product}, I want to cancel.",
             "Is it too late to cancel the {product} ({order})?",
             "I must cancel the order of the {product}.",
-            "We don't need the {product} now, drop the order.",
+            "We don't need the {product}, cancel the order please.",
         ),
     ),
     "defect": (

@@ -41,6 +41,8 @@ class StoreConfig(Model):
 class StoredObject:
     key: str
     size_bytes: int
+    # Changes with the content; nothing else is known of it.
+    etag: str = ""
 
 
 class Store:
@@ -150,7 +152,9 @@ class Store:
             )
             for page in pages:
                 for item in page.get("Contents", []):
-                    yield StoredObject(item["Key"][len(self._prefix) :], item["Size"])
+                    yield StoredObject(
+                        item["Key"][len(self._prefix) :], item["Size"], item.get("ETag", "")
+                    )
 
     def delete_prefix(self, prefix: str) -> int:
         """Delete everything below ``prefix``, which must end in a slash; return how many."""

@@ -147,10 +147,11 @@ def _from_s3(
     base = config or StoreConfig(bucket=bucket)
     store = Store(base.model_copy(update={"bucket": bucket, "prefix": prefix}))
     try:
-        found = [o for o in store.find_objects("") if Path(o.key).match("*") and "/" not in o.key]
+        found = [o for o in store.find_objects("") if "/" not in o.key]
         wanted = [o for o in found if any(Path(o.key).match(p) for p in PATTERNS)]
         check_weights([o.key for o in found], where=uri, field="source.s3")
-        version = hashlib.sha256(repr([uri, wanted]).encode()).hexdigest()
+        listing = [uri, *((o.key, o.size_bytes, o.etag) for o in wanted)]
+        version = hashlib.sha256(repr(listing).encode()).hexdigest()
 
         def fill(target: Path) -> None:
             for item in wanted:
