@@ -31,7 +31,8 @@ def run(
     adapter_id = "/".join(access.qualified(adapter)) if adapter else ""
     asyncio.run(
         _print_answer(
-            Client(address, token=access.token(place)),
+            address,
+            access.token(place),
             adapter=adapter_id,
             prompt=prompt,
             fields=values or None,
@@ -53,7 +54,8 @@ def parse_fields(fields: Sequence[str]) -> dict[str, str]:
 
 
 async def _print_answer(
-    client: Client,
+    address: str,
+    token: str,
     *,
     adapter: str,
     prompt: str | None,
@@ -61,7 +63,7 @@ async def _print_answer(
     max_tokens: int,
     temperature: float,
 ) -> None:
-    async with client:
+    async with Client(address, token) as client:
         last = None
         async for chunk in client.stream(
             adapter=adapter,

@@ -31,6 +31,11 @@ class Children:
         self._running: dict[str, tuple[Program, subprocess.Popen[bytes], float]] = {}
         self._falls: dict[str, int] = {}
 
+    def clear_logs(self) -> None:
+        """Forget what earlier runs said, so that a log's end is about this one."""
+        for station in self._board.record.stations:
+            self._layout.log(station.name).unlink(missing_ok=True)
+
     def start(self, program: Program) -> None:
         if program.ready_file is not None:
             program.ready_file.unlink(missing_ok=True)

@@ -41,7 +41,7 @@ def start(place: Layout, options: StackOptions) -> "subprocess.Popen[bytes]":
     processes.sweep(place.state, grace_s=0)
     place.logs.mkdir(parents=True, exist_ok=True)
     place.record.unlink(missing_ok=True)
-    with place.log("supervisor").open("ab") as output:
+    with place.log("supervisor").open("wb") as output:
         return subprocess.Popen(
             [sys.executable, "-m", _SUPERVISOR_MODULE, *options.to_arguments()],
             env=processes.environment(place.state),

@@ -36,6 +36,7 @@ _OPERATOR_TIMEOUT_S = 180.0
 # The first start on a machine converts the base model's weights.
 _INFERENCE_TIMEOUT_S = 900.0
 _POLL_S = 0.5
+_DETAIL_EVERY_S = 3.0
 _STATUS_EVERY_S = 2.0
 
 
@@ -65,6 +66,7 @@ class Supervisor:
         try:
             plan = self._decide(block)
             stations.write_files(plan)
+            self.children.clear_logs()
             await self._start_programs(stations.build_foundation(plan))
             self._publish_kubeconfig()
             cluster = await Cluster.connect(self._layout.kubeconfig)
@@ -155,13 +157,17 @@ class Supervisor:
     async def _wait_deployment(
         self, cluster: Cluster, station: str, deployment: str, *, timeout_s: float
     ) -> None:
-        deadline = time.monotonic() + timeout_s
+        begun = asked = time.monotonic()
         while not await installation.is_available(cluster, deployment):
-            detail = await asyncio.to_thread(self._last_line, station)
-            self.board.starting(station, detail or await _pod_summary(cluster, station))
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now - begun > timeout_s:
+                detail = self.board.station(station).detail
                 self.board.failed(station, f"not ready after {timeout_s:.0f} s: {detail}")
                 raise Unavailable(f"{station} is not ready after {timeout_s:.0f} s")
+            if now - asked > _DETAIL_EVERY_S:
+                asked = now
+                detail = await asyncio.to_thread(self._last_line, station)
+                self.board.starting(station, detail or await _pod_summary(cluster, station))
             await asyncio.sleep(_POLL_S)
         await self._report_pods(cluster, station)
 
