@@ -57,6 +57,8 @@ class Fleets:
         self._failing_since: dict[str, float] = {}
         self._problems: dict[str, str] = {}
         self._published_at: dict[str, float] = {}
+        # Base models whose Adapters say that the registry is away.
+        self._told: set[str] = set()
 
     def current(self, base_model: str) -> Fleet:
         """Return the live replicas; raise ``Unavailable`` before the first look at them."""
@@ -93,14 +95,16 @@ class Fleets:
         except LoraLandError:
             log.exception("the registry of %s cannot be swept", base_model)
             return
-        had_problem = bool(self.problem(base_model))
+        # Whoever waited for the registry, or was told that it is away, looks again.
+        everyone = base_model in self._told or base_model not in self._fleets
+        self._told.discard(base_model)
         self._failing_since.pop(base_model, None)
         before = self._fleets.get(base_model, Fleet())
         if self._may_be_incomplete(base_model, seen, before):
             seen = before
         is_news = _fingerprint(seen) != _fingerprint(before)
         self._fleets[base_model] = seen
-        self._wake_adapters(base_model, everyone=had_problem, is_news=is_news)
+        self._wake_adapters(base_model, everyone=everyone, is_news=is_news)
 
     def _may_be_incomplete(self, base_model: str, seen: Fleet, before: Fleet) -> bool:
         """Return whether a Redis that lost everything waits for heartbeats to come in again."""
@@ -108,11 +112,11 @@ class Fleets:
         return len(seen.beats) < len(before.beats) and age_s < HEARTBEAT_TTL_S
 
     def _note_problem(self, base_model: str, error: Unavailable) -> None:
-        had_problem = bool(self.problem(base_model))
         self._problems[base_model] = str(error)
         self._failing_since.setdefault(base_model, self._clock())
         log.warning("registry of %s: %s", base_model, error)
-        if self.problem(base_model) and not had_problem:
+        if self.problem(base_model) and base_model not in self._told:
+            self._told.add(base_model)
             self._wake_adapters(base_model, everyone=True, is_news=True)
 
     async def _collect(self, base_model: str) -> tuple[Mapping[str, AdapterRecord], set[str]]:

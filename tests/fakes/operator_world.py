@@ -36,7 +36,7 @@ T = TypeVar("T")
 CATALOGUE = {"schemaVersion": 1, "baseModels": {BASE: {"source": {"embedded": BASE}}}}
 _counter = itertools.count(1)
 API_START_S = 30.0
-PATIENCE_S = 20.0
+PATIENCE_S = 30.0
 
 
 class Answer(Exception):
@@ -169,6 +169,9 @@ class World:
         except TimeoutError:
             assert self.condition(plural, name, type_) == wanted, f"{plural} {name} {type_}"
         return self.api.call("GET", path_of(plural, name))
+
+    def delete(self, plural: str, name: str) -> None:
+        self.api.call("DELETE", path_of(plural, name), propagationPolicy="Background")
 
     def wait_for_job(self, name: str) -> Object:
         return wait_for(lambda: self.api.find(path_of("jobs", name)), f"Job {name}")

@@ -123,7 +123,7 @@ def test_deleted_job_leaves_its_adapter(world: World) -> None:
     """The Adapter is nobody's child."""
     train(world, "gone")
     world.wait_for_condition(JOBS, "gone", "AdapterPublished", "True/Published")
-    world.api.call("DELETE", path_of(JOBS, "gone"))
+    world.delete(JOBS, "gone")
     wait_for(lambda: world.api.find(path_of(JOBS, "gone")) is None, "job gone")
 
     assert world.api.find(path_of(ADAPTERS, "gone")) is not None
@@ -215,7 +215,7 @@ def test_deletion_policy_spares_shared_files(world: World) -> None:
     manifest = f"adapters/default/owner/{digest}/manifest.json"
 
     for name, kept in (("owner", True), ("borrower", False)):
-        world.api.call("DELETE", path_of(ADAPTERS, name))
+        world.delete(ADAPTERS, name)
         wait_for(lambda n=name: world.api.find(path_of(ADAPTERS, n)) is None, f"{name} gone")  # type: ignore[misc]
         assert world.record(f"default/{name}") is None
         assert world.store.exists(manifest) is kept

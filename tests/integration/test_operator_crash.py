@@ -1,0 +1,200 @@
+"""The operator killed at any moment, and the outside systems taken away from it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loraland_core import artifacts, keys, names
+from operator_objects import BASE, build_adapter_object, build_job_object
+from operator_world import World, path_of, running_world, wait_for
+
+JOBS, ADAPTERS = names.FINE_TUNE_JOBS, names.ADAPTERS
+STORY = ["SpecAccepted", "Training", "ArtifactUploaded", "Published", "Completed"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running_world(Path(tmp_path_factory.mktemp("world"))) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _no_operator_left(world: World) -> Iterator[None]:
+    yield
+    world.kill_operator()
+
+
+def is_story(world: World, name: str) -> bool:
+    told = [e for e in world.events_of(name) if e in STORY]
+    return list(dict.fromkeys(told)) == STORY
+
+
+# Each takes the world one step on, as the controllers, the kubelet and the trainer would.
+def start(world: World, name: str) -> None:
+    world.start_pod(world.wait_for_job(name))
+
+
+def upload(world: World, name: str) -> None:
+    world.write_result(world.wait_for_job(name), name)
+
+
+def complete(world: World, name: str) -> None:
+    world.complete(world.wait_for_job(name))
+
+
+STEPS: list[Callable[[World, str], None]] = [start, upload, complete]
+
+
+@pytest.mark.parametrize("killed_before", range(len(STEPS) + 1))
+@pytest.mark.parametrize("is_away", [True, False], ids=["away-meanwhile", "back-at-once"])
+def test_kill_between_steps_changes_nothing(
+    world: World, killed_before: int, is_away: bool
+) -> None:
+    """Killed at a station, back at once or only when all is over: one Job, one Adapter, one end."""
+    name = f"kill-{killed_before}-{'away' if is_away else 'back'}"
+    world.start_operator()
+    world.create(build_job_object(name))
+    uid = world.wait_for_job(name)["metadata"]["uid"]
+    for i, step in enumerate(STEPS):
+        if i == killed_before:
+            world.kill_operator()
+            if not is_away:
+                world.start_operator()
+        step(world, name)
+    if killed_before == len(STEPS):
+        world.kill_operator()
+        is_away = True
+    if is_away:
+        world.start_operator()
+    world.wait_for_condition(JOBS, name, "Succeeded", "True/Completed")
+
+    assert uid == world.wait_for_job(name)["metadata"]["uid"]
+    assert world.condition(JOBS, name, "AdapterPublished") == "True/Published"
+    assert world.api.find(path_of(ADAPTERS, name)) is not None
+
+
+def test_kill_again_and_again_changes_nothing(world: World) -> None:
+    """A kill every few hundred milliseconds, in the middle of whatever goes on."""
+    name = "restless"
+    is_done = threading.Event()
+
+    def torment() -> None:
+        pause_s = 1.0
+        while not is_done.is_set():
+            world.start_operator()
+            is_done.wait(pause_s)
+            world.kill_operator()
+            # Each life is a little longer than the last, so it ends somewhere else.
+            pause_s += 0.07
+
+    thread = threading.Thread(target=torment)
+    thread.start()
+    try:
+        world.create(build_job_object(name))
+        for step in STEPS:
+            step(world, name)
+        world.wait_for_condition(JOBS, name, "Succeeded", "True/Completed")
+    finally:
+        is_done.set()
+        thread.join(timeout=30)
+    world.start_operator()
+    world.beat()
+    world.wait_for_condition(ADAPTERS, name, "Ready", "True/Serving")
+
+    jobs = [j["metadata"]["name"] for j in world.api.list(path_of("jobs"))]
+    assert jobs.count(name) == 1
+    assert is_story(world, name)
+
+
+def test_result_counts_though_the_job_is_gone(world: World) -> None:
+    """An operator that was away finds the result of a Job that a TTL removed."""
+    world.start_operator()
+    world.create(build_job_object("vanished"))
+    start(world, "vanished")
+    world.wait_for_condition(JOBS, "vanished", "Running", "True/Training")
+    world.kill_operator()
+    upload(world, "vanished")
+    world.delete("jobs", "vanished")
+    world.start_operator()
+    world.wait_for_condition(JOBS, "vanished", "AdapterPublished", "True/Published")
+
+    assert world.api.find(path_of("jobs", "vanished")) is None
+
+
+def test_job_removed_under_way_is_lost_not_repeated(world: World) -> None:
+    """Without a result a vanished Job is a failure; training anew is somebody's decision."""
+    world.start_operator()
+    world.create(build_job_object("lost"))
+    start(world, "lost")
+    world.wait_for_condition(JOBS, "lost", "Running", "True/Training")
+    world.delete("jobs", "lost")
+    world.wait_for_condition(JOBS, "lost", "Succeeded", "False/JobLost")
+
+    assert world.api.find(path_of("jobs", "lost")) is None
+
+
+def test_ended_job_is_not_run_again_after_a_restart(world: World) -> None:
+    """A terminal condition is the end, also for an operator that never saw the Job."""
+    world.start_operator()
+    world.create(build_job_object("once"))
+    for step in STEPS:
+        step(world, "once")
+    world.wait_for_condition(JOBS, "once", "Succeeded", "True/Completed")
+    world.kill_operator()
+    world.delete("jobs", "once")
+    world.start_operator()
+    wait_for(lambda: world.create(build_job_object("after-once")), "a later job")
+    world.wait_for_job("after-once")
+
+    assert world.api.find(path_of("jobs", "once")) is None
+
+
+def test_deletion_survives_a_kill(world: World) -> None:
+    """A finalizer that met no operator is worked off by the next one."""
+    world.start_operator()
+    digest = world.upload_artifact("leaving").digest
+    spec: dict[str, Any] = {"source": {"artifact": {"digest": digest}}, "deletionPolicy": "Delete"}
+    world.create(build_adapter_object("leaving", **spec))
+    wait_for(lambda: world.record("default/leaving"), "record")
+    world.kill_operator()
+    world.delete(ADAPTERS, "leaving")
+    world.start_operator()
+    wait_for(lambda: world.api.find(path_of(ADAPTERS, "leaving")) is None, "Adapter gone")
+
+    assert world.record("default/leaving") is None
+    assert not world.store.exists(
+        artifacts.adapter_prefix("default", "leaving", digest) + artifacts.MANIFEST_FILE
+    )
+
+
+def test_operator_stops_when_told(world: World) -> None:
+    """SIGTERM ends it in good time and without a traceback."""
+    world.start_operator()
+    world.create(build_job_object("last"))
+    world.wait_for_job("last")
+    start_s = time.monotonic()
+    code = world.stop_operator()
+
+    assert code == 0
+    assert time.monotonic() - start_s < 10
+    assert "Traceback" not in world.log()
+    assert "Warning" not in world.log()
+
+
+def test_redis_outage_is_told_and_healed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While Redis is away conditions say so; back and empty, it is written again."""
+    monkeypatch.setitem(world.environment, "LORALAND_REDIS_URL", "redis://127.0.0.1:1/0")
+    digest = world.upload_artifact("patient").digest
+    world.create(build_adapter_object("patient", source={"artifact": {"digest": digest}}))
+    world.start_operator()
+    world.wait_for_condition(ADAPTERS, "patient", "Registered", "Unknown/RegistryUnreachable")
+    world.kill_operator()
+    monkeypatch.undo()
+    world.redis.delete(keys.epoch(BASE))
+    world.start_operator()
+    world.wait_for_condition(ADAPTERS, "patient", "Registered", "True/RecordWritten")
+
+    assert world.redis.exists(keys.epoch(BASE))
