@@ -1,6 +1,6 @@
 """What customers write to the support desk of a small shop: the words of the quickstart's data.
 
-Only words, no code. Every list is a pair: what the training rows use, and what only the held-out
+Only words, no code, and therefore long. Every list is a pair: what the training rows use, and what only the held-out
 rows use. ``{product}`` and ``{order}`` are slots; an ask without ``{order}`` may still get an order
 number beside it.
 """

@@ -231,21 +231,13 @@ def test_a_missing_job_file_is_said(tmp_path: Path) -> None:
     assert "job.json: cannot be read: No such file" in config.termination_log.read_text()
 
 
-@pytest.fixture
-def pod(
-    store: Store, store_config: StoreConfig, base_folder: Path, tmp_path: Path
-) -> Iterator["subprocess.Popen[str]"]:
-    """A pod of its own process that would train for hours."""
-    training = {"maxSteps": 1_000_000, "batchSize": 1, "gradientAccumulation": 1}
-    job = trainer_jobs.build_job(store_config, base_folder=base_folder, training=training)
-    (tmp_path / "etc" / "loraland").mkdir(parents=True)
-    (tmp_path / "etc" / "loraland" / "job.json").write_text(job.to_json())
-    environment = {
+def pod_environment(root: Path) -> dict[str, str]:
+    return {
         "PATH": "",
-        "HOME": str(tmp_path),
-        "LORALAND_ROOT": str(tmp_path),
-        "LORALAND_TERMINATION_LOG": str(tmp_path / "termination-log"),
-        "LORALAND_CACHE_DIR": str(tmp_path / "cache"),
+        "HOME": str(root),
+        "LORALAND_ROOT": str(root),
+        "LORALAND_TERMINATION_LOG": str(root / "termination-log"),
+        "LORALAND_CACHE_DIR": str(root / "cache"),
         "LORALAND_PROGRESS_PORT": str(servers.free_port()),
         "POD_IP": "127.0.0.1",
         "OMP_NUM_THREADS": "1",
@@ -253,9 +245,20 @@ def pod(
         "AWS_ACCESS_KEY_ID": servers.S3_CREDENTIALS["aws_access_key_id"],
         "AWS_SECRET_ACCESS_KEY": servers.S3_CREDENTIALS["aws_secret_access_key"],
     }
+
+
+@pytest.fixture
+def pod(
+    store: Store, store_config: StoreConfig, base_folder: Path, tmp_path: Path
+) -> Iterator["subprocess.Popen[str]"]:
+    """A pod of its own process that would train for hours."""
+    training = {"maxSteps": 20_000, "batchSize": 1, "gradientAccumulation": 1}
+    job = trainer_jobs.build_job(store_config, base_folder=base_folder, training=training)
+    (tmp_path / "etc" / "loraland").mkdir(parents=True)
+    (tmp_path / "etc" / "loraland" / "job.json").write_text(job.to_json())
     process = subprocess.Popen(
         [sys.executable, "-m", "loraland_trainer"],
-        env=environment,
+        env=pod_environment(tmp_path),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -264,8 +267,10 @@ def pod(
     process.communicate()
 
 
-def test_sigterm_ends_a_pod_in_training(pod: "subprocess.Popen[str]", tmp_path: Path) -> None:
-    """A real process, a real signal: exit code 143 and a termination message."""
+def test_sigterm_ends_a_pod_in_training(
+    pod: "subprocess.Popen[str]", store: Store, tmp_path: Path
+) -> None:
+    """A real process, a real signal: exit code 143, a checkpoint and a termination message."""
     assert pod.stderr is not None
     lines = []
     for line in pod.stderr:
@@ -279,3 +284,4 @@ def test_sigterm_ends_a_pod_in_training(pod: "subprocess.Popen[str]", tmp_path: 
     assert pod.returncode == jobspec.ExitCode.TERMINATED, "".join([*lines, rest])
     assert '"reason": "Terminated"' in message
     assert "Traceback" not in rest
+    assert any(o.key.endswith("manifest.json") for o in store.find_objects("jobs/uid-1/checkp"))

@@ -1,7 +1,6 @@
 """The jobs for public data sets run on real rows of these sets, where a copy of them is at hand."""
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +48,12 @@ def spec_on_volume(example: str) -> dict[str, Any]:
     return changed
 
 
-def head(source: Path, target: Path) -> None:
-    target.write_text("".join(source.read_text().splitlines(keepends=True)[:ROWS_USED]))
+def mount_heads(source: Path, mount: Path) -> None:
+    """Put the first rows of a copy where a pod finds its volume."""
+    mount.mkdir()
+    for file in ("train.jsonl", "test.jsonl"):
+        lines = (source / file).read_text().splitlines(keepends=True)
+        (mount / file).write_text("".join(lines[:ROWS_USED]))
 
 
 @pytest.mark.parametrize(("example", "folder"), SETS)
@@ -80,10 +83,7 @@ def test_the_job_runs_on_real_rows(
     folder: str,
 ) -> None:
     """From rows to a committed artifact, with the example's own templates and metric."""
-    (tmp_path / "dataset").mkdir()
-    for file in ("train.jsonl", "test.jsonl"):
-        shutil.copy(copies / folder / file, tmp_path / "whole")
-        head(tmp_path / "whole", tmp_path / "dataset" / file)
+    mount_heads(copies / folder, tmp_path / "dataset")
     base_folder = tiny_base.write_base_model(tmp_path / "base")
     spec = spec_on_volume(example)
     job = trainer_jobs.build_job(store_config, base_folder=base_folder, **spec)

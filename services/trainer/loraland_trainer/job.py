@@ -56,42 +56,20 @@ def train_adapter(
             keep_last=job.spec.checkpoint.keep_last,
             work_dir=work_dir / "checkpoints",
         )
-        tuned, outcome = _train(
-            job,
-            material,
-            checkpoints,
-            work_dir=work_dir,
-            board=board,
-            terminator=terminator,
+        trained, outcome = _train(
+            job, material, checkpoints, work_dir=work_dir, board=board, terminator=terminator
         )
         prompt = examples.prompt_template(job.spec.dataset)
-        export.write_adapter(tuned, directory, job=job, prompt=prompt)
+        export.write_adapter(trained, directory, job=job, prompt=prompt)
         if material.serving != material.training:
             # An adapter is scored on the weights that will serve it; two copies may not fit.
-            del tuned
+            del trained
             release_memory()
             base = weights.load_model(material.base_model, material.serving)
-            tuned = model.read_adapter(base, directory)
-        scores = _score_both(tuned, material, job, board)
+            trained = model.read_adapter(base, directory)
+        scores = _score_both(trained, material, job, board)
         board.enter("uploading")
-        report = export.Report(
-            scores=scores,
-            num_evaluated=len(material.held_out),
-            verdict=gate.judge(job.spec.evaluation.gate, scores),
-            outcome=outcome,
-            training=material.training,
-            serving=material.serving,
-        )
-        commit = partial(
-            export.commit,
-            store,
-            directory,
-            job=job,
-            base_model=material.base_model,
-            report=report,
-            now=_now(),
-        )
-        patience.insist("the upload of the adapter", commit)
+        _commit(job, material, store, directory, scores=scores, outcome=outcome)
         checkpoints.delete_all()
     board.enter("done")
 
@@ -182,8 +160,33 @@ def _score_both(tuned: Any, material: Material, job: JobSpec, board: Board) -> l
     return evaluate.pair_scores(base_scores, tuned_scores)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+def _commit(
+    job: JobSpec,
+    material: Material,
+    store: Store,
+    directory: Path,
+    *,
+    scores: list[Score],
+    outcome: loop.Outcome,
+) -> None:
+    report = export.Report(
+        scores=scores,
+        num_evaluated=len(material.held_out),
+        verdict=gate.judge(job.spec.evaluation.gate, scores),
+        outcome=outcome,
+        training=material.training,
+        serving=material.serving,
+    )
+    commit = partial(
+        export.commit,
+        store,
+        directory,
+        job=job,
+        base_model=material.base_model,
+        report=report,
+        now=datetime.now(UTC),
+    )
+    patience.insist("the upload of the adapter", commit)
 
 
 def release_memory() -> None:

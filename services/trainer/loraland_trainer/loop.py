@@ -190,6 +190,18 @@ def build_arguments(
     )
 
 
+def _run_dataset(
+    examples: Sequence[Example], spec: TrainingSpec, total_steps: int
+) -> ExampleDataset:
+    order = row_order(
+        [example.num_tokens for example in examples],
+        batch_size=spec.batch_size,
+        num_batches=total_steps * spec.gradient_accumulation,
+        seed=spec.seed,
+    )
+    return ExampleDataset(examples, order)
+
+
 def train(
     model: Any,
     examples: Sequence[Example],
@@ -205,18 +217,12 @@ def train(
 ) -> Outcome:
     """Train the model's adapter in place; raise ``Terminated`` if the pod was asked to stop."""
     total_steps = count_steps(spec, len(examples))
-    order = row_order(
-        [example.num_tokens for example in examples],
-        batch_size=spec.batch_size,
-        num_batches=total_steps * spec.gradient_accumulation,
-        seed=spec.seed,
-    )
     collator = Collator(pad_token_id)
     model.config.use_cache = False
     trainer = Trainer(
         model=model,
         args=build_arguments(spec, total_steps=total_steps, precision=precision, work_dir=work_dir),
-        train_dataset=ExampleDataset(examples, order),
+        train_dataset=_run_dataset(examples, spec, total_steps),
         data_collator=collator,
         compute_loss_func=completion_loss,
         callbacks=[
