@@ -79,6 +79,9 @@ def build_settings() -> kopf.OperatorSettings:
     settings.watching.chunk_size = 500
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = 10
+    # Our handlers only note what they see, so a stop need not wait for them.
+    settings.queueing.idle_timeout = 1.0
+    settings.queueing.exit_timeout = 0.5
     settings.process.ultimate_exiting_timeout = 20
     for resource in ("jobs", "pods"):
         group = "batch" if resource == "jobs" else ""

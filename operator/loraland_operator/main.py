@@ -88,6 +88,12 @@ async def _watch(
     kopf.on.login(registry=watched, id="login")(handlers.login)
     stop = asyncio.Event()
     sweeping.add_done_callback(lambda _: stop.set())
+
+    async def release(**_: object) -> None:
+        # Else kopf waits 5 s for its own task that waits for the flag.
+        stop.set()
+
+    kopf.on.cleanup(registry=watched, id="release")(release)
     await kopf.operator(
         registry=watched,
         settings=handlers.build_settings(),
