@@ -1,5 +1,6 @@
 """The Hugging Face Hub's data sets: the only caller of the ``datasets`` library."""
 
+import re
 from typing import Any
 
 import datasets
@@ -10,12 +11,20 @@ from loraland_core.resources.finetunejob import HuggingFaceDataset
 from loraland_trainer.dataset import SourceUnavailable
 
 MAX_ATTEMPTS = 3
+_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 
 
 def read_split(
     source: HuggingFaceDataset, split: str, *, token: str | None
 ) -> list[dict[str, Any]]:
     """Return all rows of one split; data sets that need code of their own are refused."""
+    if not _ID.match(source.repo):
+        # The library would also take a path of the pod.
+        raise InvalidInput(
+            f"{source.repo!r} is no data set id, such as owner/name",
+            field="spec.dataset.huggingFace.repo",
+            reason="DatasetNotFound",
+        )
     where = f"{source.repo}@{source.revision or 'main'}"
     datasets.disable_progress_bars()
     try:
