@@ -34,6 +34,8 @@ Object = dict[str, Any]
 T = TypeVar("T")
 
 CATALOGUE = {"schemaVersion": 1, "baseModels": {BASE: {"source": {"embedded": BASE}}}}
+OPERATOR = "loraland-operator"
+RULES = Path(__file__).parents[2] / "helm/loraland/files/rbac/operator.yaml"
 _counter = itertools.count(1)
 API_START_S = 30.0
 PATIENCE_S = 30.0
@@ -340,13 +342,14 @@ def running_world(folder: Path) -> Iterator[World]:
             redis_port=redis_port,
             redis=client,
             pod_ip=f"127.99.{os.getpid() % 250}.{next(_counter) % 250}",
-            environment=_environment(kubeconfig, catalogue, config, redis_port),
+            environment=_environment(folder / "operator.yaml", catalogue, config, redis_port),
         )
         stack.enter_context(_progress_server(world))
         for crd in crds.build_crds():
             api.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
         # Pods need it; on a cluster a controller makes it.
         api.call("POST", path_of("serviceaccounts"), {"metadata": {"name": "default"}})
+        _restrict(api, kubeconfig, Path(world.environment["KUBECONFIG"]))
         stack.callback(world.kill_operator)
         yield world
 
@@ -394,6 +397,30 @@ def _running_api(folder: Path) -> Iterator[tuple[Api, Path]]:
     finally:
         process.kill()
         process.wait(timeout=10)
+
+
+def _restrict(api: Api, admin: Path, kubeconfig: Path) -> None:
+    """Write a kubeconfig of a service account that may do what the operator's rules say, no more."""
+    rules = yaml.safe_load(RULES.read_text())
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    account = path_of("serviceaccounts", OPERATOR)
+    api.call("POST", path_of("serviceaccounts"), {"metadata": {"name": OPERATOR}})
+    api.call("POST", f"{rbac}/clusterroles", rules)
+    binding = {
+        "metadata": {"name": OPERATOR},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": rules["metadata"]["name"],
+        },
+        "subjects": [{"kind": "ServiceAccount", "name": OPERATOR, "namespace": "default"}],
+    }
+    api.call("POST", f"{rbac}/clusterrolebindings", binding)
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    token = api.call("POST", f"{account}/token", request)["status"]["token"]
+    document = yaml.safe_load(admin.read_text())
+    document["users"][0]["user"] = {"token": token}
+    kubeconfig.write_text(yaml.safe_dump(document))
 
 
 def _create_bucket(config: StoreConfig) -> None:
