@@ -28,6 +28,8 @@ COMMAND = (sys.executable, "-m", "loraland_inference.engine_process")
 CHECK_EVERY_S = 0.5
 # Long enough for the stacks to be written.
 DUMP_S = 0.5
+# A process whose pipe has closed needs this long to be gone.
+END_S = 1.0
 MAX_RESTART_DELAY_S = 30.0
 # An engine that ran this long was healthy: the next restart is immediate again.
 HEALTHY_AFTER_S = 60.0
@@ -195,10 +197,7 @@ class EngineClient:
         process, self._process = self._process, None
         self.is_ready = False
         if process is not None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            code = await process.wait()
-            log.info("the engine process has ended (%s)", code)
+            log.info("the engine process has ended (%s)", await _end(process))
         self._fail_all(Unavailable("the engine was restarted; try again", retry_after_s=2.0))
         self.on_down()
 
@@ -270,3 +269,15 @@ class EngineClient:
         self.is_ready = True
         log.info("the engine is ready")
         self.on_up(self.info)
+
+
+async def _end(process: Process) -> int:
+    """Return the process's exit code, after killing it if it does not end by itself."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        return await asyncio.wait_for(process.wait(), END_S)
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        return await process.wait()
