@@ -93,15 +93,15 @@ SELECTOR = Column("Selector", _selector, priority=1)
 
 
 def _job_status(obj: Json) -> str:
-    for condition in (obj.get("status") or {}).get("conditions") or []:
-        if condition.get("status") == "True":
-            if condition["type"] in {"Complete", "Failed", "Suspended"}:
-                return str(condition["type"])
-            if condition["type"] == "FailureTarget":
-                return "Terminating"
-            if condition["type"] == "SuccessCriteriaMet":
-                return "SuccessCriteriaMet"
-    return "Terminating" if obj["metadata"].get("deletionTimestamp") else "Running"
+    conditions = (obj.get("status") or {}).get("conditions") or []
+    true = {entry["type"] for entry in conditions if entry.get("status") == "True"}
+    if obj["metadata"].get("deletionTimestamp"):
+        true.add("Terminating")
+    order = (
+        *("Complete", "Failed", "Terminating", "Suspended"),
+        *("FailureTarget", "SuccessCriteriaMet"),
+    )
+    return next((name for name in order if name in true), "Running")
 
 
 def _completions(obj: Json) -> str:

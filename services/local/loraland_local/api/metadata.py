@@ -12,6 +12,7 @@ from .kinds import ResourceType
 
 Json = dict[str, Any]
 
+MAX_ANNOTATIONS_BYTES = 256 * 1024
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 _LABEL_NAMED = {"Namespace", "Service"}
 _SHORT_FINALIZERS = {
@@ -47,6 +48,10 @@ def faults(metadata: Json, resource: ResourceType) -> list[Cause]:
     causes = _name_faults(metadata.get("name", ""), resource)
     for key, value in (metadata.get("labels") or {}).items():
         causes += _label_faults(key, value)
+    annotations = metadata.get("annotations") or {}
+    if sum(len(key) + len(value) for key, value in annotations.items()) > MAX_ANNOTATIONS_BYTES:
+        message = f"Too long: may not be more than {MAX_ANNOTATIONS_BYTES} bytes"
+        causes.append(Cause("FieldValueTooLong", message, "metadata.annotations"))
     for index, owner in enumerate(metadata.get("ownerReferences") or []):
         for field in ("apiVersion", "kind", "name", "uid"):
             if not owner.get(field):

@@ -241,6 +241,8 @@ class Operations:
         if config["metadata"].get("managedFields"):
             raise errors.bad_request("metadata.managedFields must be nil")
         config["metadata"]["name"] = name
+        if resource.has_status:
+            config = _part(config, options.subresource)
         live = self.store.get(resource.storage_key, (namespace, name))
         if live is None and config["metadata"].get("uid"):
             raise errors.conflict(
@@ -336,6 +338,17 @@ class Operations:
         gone = self.store.remove(resource.storage_key, place, obj)
         self.on_removed(gone, resource)
         return gone
+
+
+def _part(config: Json, subresource: str) -> Json:
+    """Keep what an apply to the object, or to its status, may touch."""
+    only_status = subresource == "status"
+    head = {"apiVersion", "kind", "metadata"}
+    return {
+        key: value
+        for key, value in config.items()
+        if key in head or (key == "status") == only_status
+    }
 
 
 def is_finished(obj: Json, resource: ResourceType) -> bool:

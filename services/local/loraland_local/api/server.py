@@ -37,6 +37,7 @@ LOG = logging.getLogger(__name__)
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 OPENAPI_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 HEALTH_PATHS = {"/healthz", "/livez", "/readyz"}
+_ATTACHING = {"exec", "attach", "portforward", "proxy"}
 MAX_BODY_BYTES = 8 * 2**20
 
 
@@ -185,6 +186,11 @@ class Server:
                 verb, route.group, route.plural, route.subresource, namespace, route.name
             ),
         )
+        if route.subresource in _ATTACHING and resource is kinds.PODS:
+            raise errors.bad_request(
+                f"{route.subresource} is not available here: pods are processes of this machine;"
+                " use its own tools"
+            )
         if route.subresource and route.subresource not in resource.subresources:
             return replies.not_found_text()
         if verb not in resource.verbs and not route.subresource:

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from . import errors
+
 Json = dict[str, Any]
 Key = tuple[str, str]  # group and plural
 Name = tuple[str, str]  # namespace (empty for cluster scope) and name
@@ -59,6 +61,7 @@ class Store:
     """Versioned objects with a write-through SQLite file."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
@@ -118,6 +121,22 @@ class Store:
     def keys_with_objects(self) -> list[Key]:
         return [key for key, shelf in self._shelves.items() if shelf.objects]
 
+    def _write(self, statement: str, values: tuple[Any, ...], version: int) -> None:
+        """Run one statement and count the version up, both or neither."""
+        try:
+            self._db.execute("BEGIN")
+            self._db.execute(statement, values)
+            self._db.execute("UPDATE counter SET version = ?", (version,))
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise errors.internal(
+                f"nothing was stored, because {self._path} cannot be written: {error}; free some"
+                " space or check the file's permissions"
+            ) from error
+        self.version = version
+
     def put(self, key: Key, name: Name, obj: Json) -> Json:
         """Write an object under a new version, which is set in it."""
         shelf = self.shelf(key)
@@ -128,13 +147,8 @@ class Store:
         head = {"kind": obj["kind"], "apiVersion": obj["apiVersion"], "metadata": meta}
         obj = head | {name: part for name, part in obj.items() if name not in head}
         body = encode(obj)
-        self._db.execute("BEGIN")
-        self._db.execute(
-            "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?)", (*key, *name, version, body)
-        )
-        self._db.execute("UPDATE counter SET version = ?", (version,))
-        self._db.execute("COMMIT")
-        self.version = version
+        row = (*key, *name, version, body)
+        self._write("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?)", row, version)
         shelf.objects[name] = obj
         shelf.encoded[name] = body
         shelf.publish(Event("MODIFIED" if old else "ADDED", version, obj, old))
@@ -143,17 +157,13 @@ class Store:
     def remove(self, key: Key, name: Name, last: Json | None = None) -> Json:
         """Delete an object; ``last`` is how it looked at the end, if it changed on the way."""
         shelf = self.shelf(key)
-        old = shelf.objects.pop(name)
-        shelf.encoded.pop(name, None)
         version = self.version + 1
+        old = shelf.objects[name]
         obj = last or old
         obj = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(version)}}
-        self._db.execute("BEGIN")
-        self._db.execute(
-            "DELETE FROM objects WHERE grp=? AND plural=? AND ns=? AND name=?", (*key, *name)
-        )
-        self._db.execute("UPDATE counter SET version = ?", (version,))
-        self._db.execute("COMMIT")
-        self.version = version
+        statement = "DELETE FROM objects WHERE grp=? AND plural=? AND ns=? AND name=?"
+        self._write(statement, (*key, *name), version)
+        del shelf.objects[name]
+        shelf.encoded.pop(name, None)
         shelf.publish(Event("DELETED", version, obj, old))
         return obj

@@ -24,6 +24,7 @@ _OPTIONAL = {
     "restartCount",
     "involvedObject",
 }
+MAX_DATA_BYTES = 2**20
 _ENUMS: dict[str, tuple[str, ...]] = {
     "restartPolicy": ("Always", "OnFailure", "Never"),
     "imagePullPolicy": ("Always", "IfNotPresent", "Never"),
@@ -153,6 +154,10 @@ def _workload_faults(obj: Json, resource: ResourceType, template: Json) -> list[
 
 def _data_faults(obj: Json, resource: ResourceType) -> list[Cause]:
     causes = []
+    values = [*(obj.get("data") or {}).values(), *(obj.get("binaryData") or {}).values()]
+    if sum(len(value) for value in values) > MAX_DATA_BYTES:
+        message = f"Too long: may not be more than {MAX_DATA_BYTES} bytes"
+        causes.append(Cause("FieldValueTooLong", message, ""))
     for key, value in (obj.get("data") or {}).items():
         if resource.kind == "Secret" and not formats.is_valid("byte", value):
             causes.append(invalid_value(f"data[{key}]", '"..."', "must be base64"))

@@ -320,3 +320,35 @@ def test_definition_without_a_type_is_refused(world: World) -> None:
 
     with pytest.raises(ApiError, match="must not be empty for specified object fields"):
         world.create(kinds.DEFINITIONS, bad, "")
+
+
+def test_applied_status_touches_nothing_else(world: World) -> None:
+    """An apply to the status subresource cannot conflict over the spec."""
+    operations = world.cluster.operations
+    operations.apply(world.widgets, "default", "w", _widget(size="s"), options())
+    config = {**_widget(size="m"), "status": {"phase": "x"}}
+
+    stored, _ = operations.apply(
+        world.widgets, "default", "w", config, Options(manager="other", subresource="status")
+    )
+
+    assert (stored["spec"]["size"], stored["status"]) == ("s", {"phase": "x"})
+
+
+@pytest.mark.parametrize(
+    ("obj", "expected"),
+    [
+        ({"metadata": {"name": "c"}, "data": {"a": "x" * (2**20 + 1)}}, "1048576 bytes"),
+        (
+            {"metadata": {"name": "c", "annotations": {"a": "x" * (2**18 + 1)}}},
+            "metadata.annotations: Too long: may not be more than 262144 bytes",
+        ),
+    ],
+    ids=["data", "annotations"],
+)
+def test_what_a_real_server_finds_too_large_is_refused(
+    world: World, obj: Json, expected: str
+) -> None:
+    """What works here must work on a cluster."""
+    with pytest.raises(ApiError, match=expected):
+        world.create(kinds.CONFIG_MAPS, obj)

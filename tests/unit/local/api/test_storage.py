@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from loraland_local.api import storage
+from loraland_local.api.errors import ApiError
 from loraland_local.api.storage import Store
 
 KEY = ("", "configmaps")
@@ -81,3 +83,19 @@ def test_names_are_listed_in_order(tmp_path: Path) -> None:
 
     assert store.names(KEY) == [("m", "z"), ("n", "a"), ("n", "b"), ("n", "c")]
     assert store.names(KEY, "n") == [("n", "a"), ("n", "b"), ("n", "c")]
+
+
+def test_failed_write_changes_nothing_and_says_why(tmp_path: Path) -> None:
+    """A full disk is an error of that request; memory and file stay in step."""
+    store = Store(tmp_path / "db")
+    made = _put(store, "a", "1")
+    store._db.execute("PRAGMA query_only = ON")
+
+    with pytest.raises(ApiError, match="nothing was stored"):
+        _put(store, "a", "2")
+    with pytest.raises(ApiError, match="cannot be written"):
+        store.remove(KEY, ("n", "a"))
+    store._db.execute("PRAGMA query_only = OFF")
+
+    assert store.get(KEY, ("n", "a")) == made
+    assert int(_put(store, "b")["metadata"]["resourceVersion"]) == store.version
