@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from loraland_local.apiclient.cluster import ApiError
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.resources import Resource
 
 Object = dict[str, Any]

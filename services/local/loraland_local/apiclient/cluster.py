@@ -5,7 +5,6 @@ server errors are retried with backoff and jitter where repeating is safe.
 """
 
 import asyncio
-import contextlib
 import json
 import pathlib
 import random
@@ -19,8 +18,12 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import kube_config
 
+from loraland_local.apiclient import errors
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.objects import Object
 from loraland_local.apiclient.resources import Resource
+
+__all__ = ["ApiError", "Cluster"]
 
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
@@ -33,31 +36,6 @@ _MAX_ATTEMPTS = 5
 _FIRST_BACKOFF_S = 0.1
 _MAX_BACKOFF_S = 5.0
 _PAGE_SIZE = 500
-
-
-class ApiError(Exception):
-    """The API refused a request, or could not be reached (status 0)."""
-
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(message or reason or f"HTTP status {status}")
-        self.status = status
-        self.reason = reason
-
-    @property
-    def is_not_found(self) -> bool:
-        return self.status == 404
-
-    @property
-    def is_conflict(self) -> bool:
-        return self.status == 409 and self.reason == "Conflict"
-
-    @property
-    def is_already_there(self) -> bool:
-        return self.status == 409 and self.reason == "AlreadyExists"
-
-    @property
-    def is_gone(self) -> bool:
-        return self.status == 410
 
 
 class Cluster:
@@ -228,7 +206,7 @@ class Cluster:
             ) as response:
                 text = await response.text()
                 if response.status >= 400:
-                    raise _error_from(response.status, text)
+                    raise errors.parse(response.status, text)
                 return dict(json.loads(text)) if text else {}
         except aiohttp.ClientConnectorError as error:
             raise ApiError(0, "Unreachable", f"{self._server}: {error}") from error
@@ -263,11 +241,11 @@ class Cluster:
                 timeout=timeout,
             ) as response:
                 if response.status >= 400:
-                    raise _error_from(response.status, await response.text())
+                    raise errors.parse(response.status, await response.text())
                 async for line in response.content:
                     event = json.loads(line)
                     if event["type"] == "ERROR":
-                        raise _error_from(0, json.dumps(event["object"]))
+                        raise errors.parse(0, json.dumps(event["object"]))
                     yield event["type"], event["object"]
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise ApiError(0, "Interrupted", f"watch of {resource.plural}: {error!r}") from error
@@ -284,15 +262,6 @@ def _is_worth_retrying(method: str, error: ApiError) -> bool:
         return True
     # Whether an interrupted or failed creation took effect is not known: its caller looks again.
     return method != "POST" and (error.status == 0 or error.status >= 500)
-
-
-def _error_from(http_status: int, text: str) -> ApiError:
-    body: Object = {}
-    with contextlib.suppress(ValueError):
-        decoded = json.loads(text)
-        body = decoded if isinstance(decoded, dict) else {}
-    status = int(body.get("code") or http_status)
-    return ApiError(status, str(body.get("reason", "")), str(body.get("message") or text[:500]))
 
 
 def _read_certificate_authority(configuration: Configuration) -> str:

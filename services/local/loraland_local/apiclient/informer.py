@@ -11,7 +11,8 @@ import random
 from collections.abc import Callable, Iterable
 
 from loraland_local.apiclient import objects
-from loraland_local.apiclient.cluster import METADATA_ONLY, METADATA_ONLY_EVENTS, ApiError, Cluster
+from loraland_local.apiclient.cluster import METADATA_ONLY, METADATA_ONLY_EVENTS, Cluster
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.objects import Key, Object
 from loraland_local.apiclient.resources import Resource
 

@@ -11,7 +11,8 @@ import logging
 import time
 
 from loraland_local.apiclient import objects, resources
-from loraland_local.apiclient.cluster import ApiError, Cluster
+from loraland_local.apiclient.cluster import Cluster
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.objects import Event, Object
 
 _log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
-from loraland_local.apiclient.cluster import ApiError
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.objects import Key
 
 Reconcile = Callable[[Key], Awaitable[float | None]]

@@ -8,7 +8,8 @@ import logging
 from collections.abc import Iterator
 
 from loraland_local.apiclient import objects, resources
-from loraland_local.apiclient.cluster import ApiError, Cluster
+from loraland_local.apiclient.cluster import Cluster
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.informer import Informer
 from loraland_local.apiclient.objects import Key, Object
 from loraland_local.apiclient.resources import Resource

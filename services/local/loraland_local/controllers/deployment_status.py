@@ -111,6 +111,16 @@ def _set_progressing(
             conditions, "Progressing", "True", "ReplicaSetUpdated", message, now=now, touch=True
         )
         return moved, _deadline_s(deployment)
+    return _judge_deadline(conditions, found, deployment, subject, now)
+
+
+def _judge_deadline(
+    conditions: list[Object],
+    found: Object,
+    deployment: Object,
+    subject: str,
+    now: dt.datetime,
+) -> tuple[list[Object], float | None]:
     updated = objects.parse_time(found.get("lastUpdateTime")) or now
     left_s = _deadline_s(deployment) - (now - updated).total_seconds()
     if left_s > 0 or found.get("status") == "False" or deployment["spec"].get("paused"):

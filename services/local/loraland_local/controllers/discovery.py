@@ -3,7 +3,8 @@
 import logging
 from typing import Any
 
-from loraland_local.apiclient.cluster import ApiError, Cluster
+from loraland_local.apiclient.cluster import Cluster
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.resources import Resource
 
 _log = logging.getLogger(__name__)

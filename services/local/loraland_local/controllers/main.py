@@ -14,8 +14,11 @@ import signal
 from collections.abc import Sequence
 
 from loraland_local.apiclient import objects, resources
-from loraland_local.apiclient.cluster import ApiError, Cluster
+from loraland_local.apiclient.cluster import Cluster
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.informer import Informer
+from loraland_local.apiclient.resources import Resource
+from loraland_local.apiclient.workqueue import Workqueue
 from loraland_local.controllers import collector, job, node_health, ttl, workloads
 from loraland_local.controllers.namespaces import NamespaceController
 from loraland_local.controllers.placement import PlacementController
@@ -80,29 +83,41 @@ async def _run_loops(cluster: Cluster, config: Config) -> None:
         for informer in informers.values():
             await informer.wait_synced()
         garbage = collector.Collector(cluster, definitions)
-        pods = informers[resources.PODS]
-        replica_sets = informers[resources.REPLICA_SETS]
-        controllers = (
-            workloads.JobController(
-                cluster, informers[resources.JOBS], pods, first_backoff_s=config.job_backoff_s
-            ),
-            workloads.ReplicaSetController(cluster, replica_sets, pods),
-            workloads.DeploymentController(cluster, informers[resources.DEPLOYMENTS], replica_sets),
-            PlacementController(cluster, pods, informers[resources.NODES]),
-            NamespaceController(
-                cluster,
-                informers[resources.NAMESPACES],
-                informers[resources.SERVICE_ACCOUNTS],
-                informers[resources.CONFIG_MAPS],
-                garbage,
-            ),
-        )
         group.create_task(garbage.run())
+        for queue in _build_queues(cluster, informers, garbage, config):
+            group.create_task(queue.run())
         group.create_task(_sweep_events(cluster))
         group.create_task(node_health.watch_over(cluster, informers[resources.NODES]))
-        for controller in controllers:
-            group.create_task(controller.queue.run())
         _log.info("controllers are running")
+
+
+def _build_queues(
+    cluster: Cluster,
+    informers: dict[Resource, Informer],
+    garbage: collector.Collector,
+    config: Config,
+) -> list[Workqueue]:
+    pods = informers[resources.PODS]
+    replica_sets = informers[resources.REPLICA_SETS]
+    jobs = workloads.JobController(
+        cluster, informers[resources.JOBS], pods, first_backoff_s=config.job_backoff_s
+    )
+    namespaces = NamespaceController(
+        cluster,
+        informers[resources.NAMESPACES],
+        informers[resources.SERVICE_ACCOUNTS],
+        informers[resources.CONFIG_MAPS],
+        garbage,
+    )
+    return [
+        jobs.queue,
+        workloads.ReplicaSetController(cluster, replica_sets, pods).queue,
+        workloads.DeploymentController(
+            cluster, informers[resources.DEPLOYMENTS], replica_sets
+        ).queue,
+        PlacementController(cluster, pods, informers[resources.NODES]).queue,
+        namespaces.queue,
+    ]
 
 
 async def _sweep_events(cluster: Cluster) -> None:

@@ -5,7 +5,8 @@ import datetime as dt
 import logging
 
 from loraland_local.apiclient import objects, resources
-from loraland_local.apiclient.cluster import ApiError, Cluster
+from loraland_local.apiclient.cluster import Cluster
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.informer import Informer
 from loraland_local.apiclient.objects import Object
 

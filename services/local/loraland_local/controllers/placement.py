@@ -3,7 +3,8 @@
 import datetime as dt
 
 from loraland_local.apiclient import objects, resources
-from loraland_local.apiclient.cluster import ApiError, Cluster
+from loraland_local.apiclient.cluster import Cluster
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.informer import Informer
 from loraland_local.apiclient.objects import Event, Key, Object
 from loraland_local.apiclient.recorder import Recorder

@@ -6,7 +6,8 @@ import datetime as dt
 from collections.abc import Iterable
 
 from loraland_local.apiclient import objects, resources
-from loraland_local.apiclient.cluster import JSON_PATCH, ApiError, Cluster
+from loraland_local.apiclient.cluster import JSON_PATCH, Cluster
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.informer import Informer
 from loraland_local.apiclient.objects import Event, Key, Object
 from loraland_local.apiclient.recorder import Recorder

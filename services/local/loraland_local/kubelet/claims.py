@@ -9,7 +9,8 @@ import pathlib
 import shutil
 
 from loraland_local.apiclient import objects, resources
-from loraland_local.apiclient.cluster import ApiError, Cluster
+from loraland_local.apiclient.cluster import Cluster
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.objects import Object
 from loraland_local.kubelet.environment import MissingObjectError
 

@@ -2,19 +2,17 @@
 
 import asyncio
 import contextlib
-import datetime as dt
+import functools
 import logging
 import pathlib
 import uuid
 from collections.abc import Callable, Sequence
 
-import aiohttp
-
 from loraland_local.apiclient import objects
-from loraland_local.apiclient.cluster import ApiError
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.objects import Object
 from loraland_local.controllers import quantities
-from loraland_local.kubelet import attempt, health, memory, probes, process
+from loraland_local.kubelet import attempt, health, hooks, memory, probes, process
 from loraland_local.kubelet.attempt import Surroundings
 from loraland_local.kubelet.backoff import CrashBackoff
 from loraland_local.kubelet.context import Context, now_utc
@@ -236,7 +234,7 @@ class Container:
     async def _follow_health(self) -> None:
         hook = (self.spec.get("lifecycle") or {}).get("postStart")
         if hook is not None:
-            problem = await self._run_hook(hook)
+            problem = await hooks.run(hook, self._target(), self._grace_s())
             if problem is not None:
                 self._tell("Warning", "FailedPostStartHook", problem)
                 await self._stop_process(self._grace_s())
@@ -295,41 +293,15 @@ class Container:
         if running is None:
             return
         hook = (self.spec.get("lifecycle") or {}).get("preStop")
+        before = None if hook is None else functools.partial(self._run_pre_stop, hook)
+        await running.stop(grace_s, before)
 
-        async def run_hook() -> None:
-            problem = await self._run_hook(hook) if hook is not None else None
-            if problem is not None:
-                self._tell("Warning", "FailedPreStopHook", problem)
-
-        await running.stop(grace_s, run_hook if hook is not None else None)
-
-    async def _run_hook(self, hook: Object) -> str | None:
-        """Run a lifecycle hook; return what is wrong."""
-        if "sleep" in hook:
-            await asyncio.sleep(float(hook["sleep"]["seconds"]))
-            return None
-        try:
-            if "httpGet" in hook:
-                return await probes.check_http(hook["httpGet"], self._target())
-            code, output = await self._execute(hook["exec"]["command"], self._grace_s())
-        except (OSError, ValueError, TimeoutError, aiohttp.ClientError) as error:
-            return f"hook failed: {error!r}"
-        return None if code == 0 else f"hook exited with {code}: {output[:512]}"
+    async def _run_pre_stop(self, hook: Object) -> None:
+        problem = await hooks.run(hook, self._target(), self._grace_s())
+        if problem is not None:
+            self._tell("Warning", "FailedPreStopHook", problem)
 
     def _tell(self, kind: str, reason: str, message: str) -> None:
         field = "initContainers" if self.record.is_init else "containers"
         path = f"spec.{field}{{{self.name}}}"
         self._context.tell(self._read_pod(), kind, reason, message, field_path=path)
-
-
-def lost_state(record: ContainerRecord, now: dt.datetime) -> Object:
-    """Return the state of a container that ended while no kubelet looked after it."""
-    running = record.state.get("running") or {}
-    return attempt.build_terminated(
-        137,
-        message="The container could not be located when the kubelet started again",
-        reason="ContainerStatusUnknown",
-        started_at=running.get("startedAt"),
-        finished_at=objects.format_time(now),
-        container_id=record.container_id,
-    )

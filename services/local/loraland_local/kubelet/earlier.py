@@ -6,8 +6,9 @@ where the pod's restart policy allows it, and otherwise counts as killed.
 
 import datetime as dt
 
+from loraland_local.apiclient import objects
 from loraland_local.apiclient.objects import Object
-from loraland_local.kubelet.container import lost_state
+from loraland_local.kubelet import attempt
 from loraland_local.kubelet.status import ContainerRecord
 
 
@@ -49,7 +50,7 @@ def _continue(record: ContainerRecord, told: Object, policy: str, now: dt.dateti
     record.container_id = told["containerID"]
     record.state = told.get("state") or {}
     if record.exit_code is None:
-        record.state = lost_state(record, now)
+        record.state = _lost_state(record, now)
     if _restarts(record, policy):
         record.last_state = record.state
         record.state = {"waiting": {"reason": "ContainerCreating"}}
@@ -63,3 +64,16 @@ def _restarts(record: ContainerRecord, policy: str) -> bool:
     if record.is_init and policy == "Always":
         policy = "OnFailure"
     return policy == "Always" or (policy == "OnFailure" and record.exit_code != 0)
+
+
+def _lost_state(record: ContainerRecord, now: dt.datetime) -> Object:
+    """Return the state of a container that ended while no kubelet looked after it."""
+    running = record.state.get("running") or {}
+    return attempt.build_terminated(
+        137,
+        message="The container could not be located when the kubelet started again",
+        reason="ContainerStatusUnknown",
+        started_at=running.get("startedAt"),
+        finished_at=objects.format_time(now),
+        container_id=record.container_id,
+    )

@@ -5,7 +5,7 @@ import logging
 import shutil
 
 from loraland_local.apiclient import objects, resources
-from loraland_local.apiclient.cluster import ApiError
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.informer import Informer
 from loraland_local.apiclient.objects import Object
 from loraland_local.kubelet import claims

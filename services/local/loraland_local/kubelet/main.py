@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from loraland_local.api import certificates
-from loraland_local.apiclient.cluster import ApiError, Cluster
+from loraland_local.apiclient.cluster import Cluster
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.recorder import Recorder
 from loraland_local.kubelet import config as settings
 from loraland_local.kubelet import images, node, server

@@ -11,7 +11,8 @@ import subprocess
 from collections.abc import Mapping
 
 from loraland_local.apiclient import objects, resources
-from loraland_local.apiclient.cluster import STRATEGIC_PATCH, ApiError, Cluster
+from loraland_local.apiclient.cluster import STRATEGIC_PATCH, Cluster
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.objects import Object
 from loraland_local.kubelet.context import now_utc
 
@@ -87,6 +88,20 @@ def build_object(node: Node) -> Object:
 
 
 def build_status(node: Node, now: dt.datetime, *, is_ready: bool) -> Object:
+    return {
+        "capacity": dict(node.capacity),
+        "allocatable": dict(node.capacity),
+        "addresses": [
+            {"type": "InternalIP", "address": node.address},
+            {"type": "Hostname", "address": node.name},
+        ],
+        "conditions": _build_conditions(now, is_ready=is_ready),
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": node.tls_port}},
+        "nodeInfo": _describe_machine(),
+    }
+
+
+def _build_conditions(now: dt.datetime, *, is_ready: bool) -> list[Object]:
     moment = objects.format_time(now)
     healthy = [
         ("MemoryPressure", "KubeletHasSufficientMemory"),
@@ -105,27 +120,21 @@ def build_status(node: Node, now: dt.datetime, *, is_ready: bool) -> Object:
     for found in conditions:
         found["lastHeartbeatTime"] = moment
         found["lastTransitionTime"] = moment
+    return conditions
+
+
+def _describe_machine() -> Object:
     return {
-        "capacity": dict(node.capacity),
-        "allocatable": dict(node.capacity),
-        "addresses": [
-            {"type": "InternalIP", "address": node.address},
-            {"type": "Hostname", "address": node.name},
-        ],
-        "conditions": conditions,
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": node.tls_port}},
-        "nodeInfo": {
-            "architecture": platform.machine(),
-            "bootID": "",
-            "containerRuntimeVersion": "loraland://processes",
-            "kernelVersion": platform.release(),
-            "kubeProxyVersion": "",
-            "kubeletVersion": "v1.36.0",
-            "machineID": "",
-            "operatingSystem": platform.system().lower(),
-            "osImage": platform.platform(terse=True),
-            "systemUUID": "",
-        },
+        "architecture": platform.machine(),
+        "bootID": "",
+        "containerRuntimeVersion": "loraland://processes",
+        "kernelVersion": platform.release(),
+        "kubeProxyVersion": "",
+        "kubeletVersion": "v1.36.0",
+        "machineID": "",
+        "operatingSystem": platform.system().lower(),
+        "osImage": platform.platform(terse=True),
+        "systemUUID": "",
     }
 
 

@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 
 from loraland_local.apiclient import objects, resources
-from loraland_local.apiclient.cluster import ApiError
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.objects import Object
 from loraland_local.controllers import job_pods
 from loraland_local.kubelet import earlier, projections, status, volumes

@@ -53,30 +53,7 @@ class Process:
     @classmethod
     async def start(cls, command: Command, output: Output) -> "Process":
         """Start the command; ``StartError`` says why it cannot be."""
-        report_read, report_write = os.pipe()
-        try:
-            popen = subprocess.Popen(  # noqa: ASYNC220 the launcher is executed at once
-                [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    str(pathlib.Path(launcher.__file__)),
-                    str(report_write),
-                    *command.arguments,
-                ],
-                env=dict(command.environment),
-                cwd=command.directory,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=(report_write,),
-                start_new_session=True,
-            )
-        except OSError as error:
-            os.close(report_read)
-            raise StartError(f"cannot start {command.arguments[0]!r}: {error}") from error
-        finally:
-            os.close(report_write)
+        popen, report_read = _launch(command)
         assert popen.stdout is not None
         assert popen.stderr is not None
         report, report_transport = await _open_reader(os.fdopen(report_read, "rb", 0))
@@ -157,6 +134,29 @@ class Process:
             transport.close()
         # The launcher's last act was its report: it is gone in a moment.
         await asyncio.to_thread(self._popen.wait)
+
+
+def _launch(command: Command) -> tuple[subprocess.Popen[bytes], int]:
+    """Execute the launcher; return it and the descriptor to read its reports from."""
+    report_read, report_write = os.pipe()
+    script = str(pathlib.Path(launcher.__file__))
+    try:
+        popen = subprocess.Popen(
+            [sys.executable, "-I", "-S", script, str(report_write), *command.arguments],
+            env=dict(command.environment),
+            cwd=command.directory,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=(report_write,),
+            start_new_session=True,
+        )
+    except OSError as error:
+        os.close(report_read)
+        raise StartError(f"cannot start {command.arguments[0]!r}: {error}") from error
+    finally:
+        os.close(report_write)
+    return popen, report_read
 
 
 async def _open_reader(

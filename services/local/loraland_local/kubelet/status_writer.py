@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable
 
 from loraland_local.apiclient import objects, resources
-from loraland_local.apiclient.cluster import ApiError, Cluster
+from loraland_local.apiclient.cluster import Cluster
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.objects import Object
 from loraland_local.kubelet.context import now_utc
 

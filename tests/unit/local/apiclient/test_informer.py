@@ -7,7 +7,8 @@ from typing import Any, cast
 
 from fake_cluster import FakeCluster
 from loraland_local.apiclient import objects, resources
-from loraland_local.apiclient.cluster import ApiError, Cluster
+from loraland_local.apiclient.cluster import Cluster
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.informer import Informer
 
 Object = dict[str, Any]

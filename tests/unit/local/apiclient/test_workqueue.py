@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from loraland_local.apiclient.cluster import ApiError
+from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.objects import Key
 from loraland_local.apiclient.workqueue import Reconcile, Workqueue
 
