@@ -22,7 +22,6 @@ _SILENT = frozenset(
         Reason.WAITING_FOR_POD,
         Reason.FINISHED,
         Reason.NO_ARTIFACT,
-        Reason.IMPORTING,
         Reason.BASE_MODEL_MATCHES,
         Reason.RECORD_WRITTEN,
         Reason.WAITING_FOR_REPLICAS,

@@ -126,8 +126,6 @@ class Reason(StrEnum):
     MANIFEST_MISSING = "ManifestMissing"
     DIGEST_MISMATCH = "DigestMismatch"
     ARTIFACT_INVALID = "ArtifactInvalid"
-    IMPORTING = "Importing"
-    IMPORT_FAILED = "ImportFailed"
     IMPORT_UNSUPPORTED = "ImportUnsupported"
     # Compatible
     BASE_MODEL_MATCHES = "BaseModelMatches"
