@@ -40,8 +40,8 @@ class Laptop:
             )
         return self.processes[part]
 
-    def start_api(self) -> None:
-        self.start("api", "--state", str(self.directory / "api"))
+    def start_api(self, port: int = 0) -> None:
+        self.start("api", "--state", str(self.directory / "api"), "--port", str(port))
         self.wait(lambda: "ready" in self.log_of("api"), "the API is ready")
 
     def start_controllers(self) -> None:

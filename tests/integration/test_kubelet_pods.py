@@ -359,6 +359,25 @@ def test_failed_liveness_restarts_the_container(laptop: Laptop) -> None:
     laptop.kubectl("delete", "pod", "unwell", "--now")
 
 
+def test_lifecycle_hooks_run_around_the_container(laptop: Laptop) -> None:
+    """PostStart runs beside the container's start, and preStop before its SIGTERM."""
+    hooks = {
+        "postStart": {"exec": {"command": ["sh", "-c", "echo post > $TMPDIR/post"]}},
+        "preStop": {"exec": {"command": ["sh", "-c", "touch $TMPDIR/leave; sleep 0.2"]}},
+    }
+    script = (
+        "until test -e $TMPDIR/post; do sleep 0.02; done; echo started; "
+        "until test -e $TMPDIR/leave; do sleep 0.02; done; echo leaving; exit 0"
+    )
+    laptop.apply(pod("hooks", script, policy="Always", container={"lifecycle": hooks}))
+    found = wait_phase(laptop, "hooks", "Running")
+    laptop.wait(lambda: "started" in laptop.kubectl("logs", "hooks"), "the first hook has run")
+    laptop.kubectl("delete", "pod", "hooks", "--timeout=10s")
+
+    log = next(laptop.directory.glob(f"kubelet/logs/*{found['metadata']['uid']}/c/0.log"))
+    assert log.read_text().splitlines()[1].endswith("leaving")
+
+
 @pytest.mark.parametrize(
     ("name", "trap", "expected"),
     [

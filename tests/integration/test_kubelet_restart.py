@@ -79,3 +79,23 @@ def test_pods_survive_their_kubelet_as_objects_only(laptop: Laptop, signal_name:
     assert len(failed) == 1
     assert restart_counts(laptop) == {"Job": 0, "ReplicaSet": 1}
     assert laptop.get("job", "job")["status"]["failed"] == 1
+
+
+def test_pods_go_on_while_the_api_is_away(laptop: Laptop) -> None:
+    """A job ends well although the API server was killed and started again meanwhile."""
+    port = laptop.kubectl("config", "view", "-o", "jsonpath={.clusters[0].cluster.server}")
+    marker = laptop.directory / "may-end"
+    script = f"until test -e {marker}; do sleep 0.05; done"
+    job: Object = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "patient"}}
+    job["spec"] = {"template": template("Never")}
+    job["spec"]["template"]["spec"]["containers"][0]["command"][2] = script
+    laptop.apply(job)
+    laptop.wait(lambda: len(running_pods(laptop)) == 1, "the pod runs")
+    laptop.kill("api")
+    marker.touch()
+    (laptop.directory / "api.log").write_text("")
+    laptop.start_api(int(port.rpartition(":")[2]))
+    laptop.kubectl("wait", "--for=condition=Complete", "job/patient", "--timeout=30s")
+
+    found = laptop.get("job", "patient")["status"]
+    assert (found["succeeded"], found.get("failed", 0)) == (1, 0)

@@ -147,12 +147,12 @@ class Container:
     async def _prepare(self, around: Surroundings) -> tuple[Command, pathlib.Path] | None:
         """Wait until image, configuration and files are there."""
         while not self._stopping.is_set():
-            images = self._context.load_images()
-            image = images.find(self.spec["image"])
-            if image is None:
-                await self._wait_image(images.missing_message(self.spec["image"]))
-                continue
             try:
+                images = self._context.load_images()
+                image = images.find(self.spec["image"])
+                if image is None:
+                    await self._wait_image(images.missing_message(self.spec["image"]))
+                    continue
                 prepared = await attempt.prepare(
                     self.spec, self._read_pod(), image, around, self._context
                 )

@@ -2,6 +2,7 @@
 
 import copy
 import datetime as dt
+import random
 from collections.abc import Callable
 
 import pytest
@@ -325,6 +326,34 @@ def test_pods_are_counted_once_when_the_controller_dies_between_steps(num_steps:
     world.end(0).sync()
 
     assert (world.number("failed"), world.number("succeeded")) == (1, 1)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_job_keeps_its_promises_whatever_happens(seed: int) -> None:
+    """Over a random life, never too many pods run, and each end is counted exactly once."""
+    chance = random.Random(seed)  # noqa: S311 repeatable, not secret
+    world = World(completions=6, parallelism=3, backoffLimit=99).sync()
+    num_failures = 0
+    for _ in range(80):
+        match chance.choice(("succeed", "fail", "wait", "suspend")):
+            case "succeed" if world.active():
+                world.end(0, chance.choice(world.active()))
+            case "fail" if world.active():
+                world.end(1, chance.choice(world.active()))
+                num_failures += 1
+            case "suspend" if chance.random() < 0.3:
+                world.job["spec"]["suspend"] = not world.job["spec"].get("suspend")
+            case _:
+                world.pass_time(chance.choice((1, 30, 700)))
+        world.sync(rounds=chance.randint(1, 3)).end_deleted()
+        assert len(world.active()) <= 3
+    world.job["spec"]["suspend"] = False
+    while not job.is_finished(world.job):
+        world.pass_time(700).sync()
+        for pod in world.active():
+            world.end(0, pod)
+
+    assert (world.number("succeeded"), world.number("failed")) == (6, num_failures)
 
 
 @pytest.mark.parametrize(
