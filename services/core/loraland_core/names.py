@@ -117,6 +117,7 @@ class Reason(StrEnum):
     INVALID_TEMPLATE = "InvalidTemplate"
     INVALID_MESSAGES = "InvalidMessages"
     CHAT_TEMPLATE_MISSING = "ChatTemplateMissing"
+    LOSS_NOT_FINITE = "LossNotFinite"
     BASE_MODEL_UNAVAILABLE = "BaseModelUnavailable"
     BUCKET_NOT_FOUND = "BucketNotFound"
     STORE_ACCESS_DENIED = "StoreAccessDenied"

@@ -42,3 +42,15 @@ def test_every_setting_is_documented() -> None:
     read = set(re.findall(r'"(LORALAND_[A-Z_]+)"', CONFIG))
 
     assert read == {s for s in read if f"`{s}`" in PAGE}
+
+
+def test_reasons_of_the_training_pod_are_known() -> None:
+    """What the trainer may say in its termination message is in the one list of reasons."""
+    sources = [
+        path.read_text()
+        for part in ("core", "models", "trainer")
+        for path in (ROOT / "services" / part).rglob("*.py")
+    ]
+    said = {r for text in sources for r in re.findall(r'reason="([A-Za-z]+)"', text)}
+
+    assert said == said & set(names.Reason)
