@@ -62,6 +62,25 @@ def _private(path: Path, text: bytes) -> None:
         file.write(text)
 
 
+def _server_certificate(
+    host: str,
+    key: ec.EllipticCurvePublicKey,
+    issuer: x509.Name,
+    issuer_key: ec.EllipticCurvePrivateKey,
+) -> x509.Certificate:
+    names = dict.fromkeys([host, "127.0.0.1", "localhost", "kubernetes.default.svc"])
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+    return (
+        _builder(_name("kube-apiserver"), issuer, key)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(authority=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(authority, critical=False)
+        .add_extension(x509.SubjectAlternativeName([*map(_alternative, names)]), critical=False)
+        .sign(issuer_key, hashes.SHA256())
+    )
+
+
 def ensure(folder: Path, host: str) -> tuple[Path, Path, Path]:
     """Return the paths of authority, certificate and key; made on first use for a host."""
     authority, certificate = folder / "ca.crt", folder / f"server-{host}.crt"
@@ -69,30 +88,15 @@ def ensure(folder: Path, host: str) -> tuple[Path, Path, Path]:
     if authority.exists() and certificate.exists() and key.exists():
         return authority, certificate, key
     folder.mkdir(parents=True, exist_ok=True)
-    issuer_key, server_key = (
-        ec.generate_private_key(ec.SECP256R1()),
-        ec.generate_private_key(ec.SECP256R1()),
-    )
-    issuer = _name("loraland-local")
+    issuer, curve = _name("loraland-local"), ec.SECP256R1()
+    issuer_key, server_key = ec.generate_private_key(curve), ec.generate_private_key(curve)
     root = (
         _builder(issuer, issuer, issuer_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(authority=True), critical=True)
         .sign(issuer_key, hashes.SHA256())
     )
-    names = dict.fromkeys([host, "127.0.0.1", "localhost", "kubernetes.default.svc"])
-    server = (
-        _builder(_name("kube-apiserver"), issuer, server_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(authority=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
-            critical=False,
-        )
-        .add_extension(x509.SubjectAlternativeName([*map(_alternative, names)]), critical=False)
-        .sign(issuer_key, hashes.SHA256())
-    )
+    server = _server_certificate(host, server_key.public_key(), issuer, issuer_key)
     encoding = serialization.Encoding.PEM
     authority.write_bytes(root.public_bytes(encoding))
     certificate.write_bytes(server.public_bytes(encoding))

@@ -7,7 +7,6 @@ store. Everything runs without awaiting, so one write never sees half of another
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,18 +15,15 @@ from . import (
     catalog,
     clock,
     conversion,
-    decoding,
-    defaults,
     definitions,
     errors,
+    intake,
     metadata,
     ownership,
     patches,
-    rules,
-    schemas,
     strategies,
 )
-from .errors import Cause
+from .intake import Options
 from .kinds import ResourceType
 from .storage import Store
 
@@ -36,19 +32,6 @@ Json = dict[str, Any]
 # These may be written without saying which version was read.
 _NEEDS_VERSION = {"Lease"}
 _CREATED_BY_UPDATE = {"Lease", "Endpoints", "Event", "LimitRange", "Role", "ClusterRole"}
-
-
-@dataclasses.dataclass
-class Options:
-    """What a request says beside its object; collects the warnings of the answer."""
-
-    manager: str
-    dry_run: bool = False
-    validation: str = decoding.WARN
-    force: bool = False
-    subresource: str = ""
-    duplicates: list[str] = dataclasses.field(default_factory=list)
-    warnings: list[str] = dataclasses.field(default_factory=list)
 
 
 class Operations:
@@ -70,8 +53,8 @@ class Operations:
     # --- create
 
     def create(self, resource: ResourceType, namespace: str, obj: Json, options: Options) -> Json:
-        obj = self._decoded(obj, resource, options)
-        obj = self._defaulted(obj, resource)
+        obj = intake.decoded(obj, resource, options)
+        obj = intake.defaulted(obj, resource)
         if options.dry_run is False and resource.namespaced:
             given = obj["metadata"].get("namespace")
             if given and given != namespace:
@@ -100,7 +83,7 @@ class Operations:
         obj = admission.admit_create(self.store, obj, resource)
         obj = strategies.prepare_create(obj, resource)
         causes = metadata.faults(obj["metadata"], resource)
-        causes += self._faults(obj, None, resource, "")
+        causes += intake.faults(obj, None, resource, "")
         name = obj["metadata"].get("name") or ""
         if causes:
             raise errors.invalid(obj["kind"], resource.group, name, causes)
@@ -117,17 +100,13 @@ class Operations:
         self, resource: ResourceType, namespace: str, name: str, obj: Json, options: Options
     ) -> tuple[Json, bool]:
         """Replace an object; the second part tells whether it was created by this."""
-        given = (obj.get("metadata") or {}).get("name")
-        if given and given != name:
-            raise errors.bad_request(
-                f"the name of the object ({given}) does not match the name on the URL ({name})"
-            )
+        _check_name(obj, name)
         old = self.store.get(resource.storage_key, (namespace, name))
         if old is None:
             if resource.kind in _CREATED_BY_UPDATE and not options.subresource:
                 return self.create(resource, namespace, obj, options), True
             raise errors.not_found(resource, name)
-        new = self._decoded(obj, resource, options)
+        new = intake.decoded(obj, resource, options)
         new["metadata"].setdefault("name", name)
         if not new["metadata"].get("resourceVersion") and (
             resource.custom is not None or resource.kind in _NEEDS_VERSION
@@ -163,11 +142,11 @@ class Operations:
         if given != name:
             cause = errors.invalid_value("metadata.name", f'"{given}"', "field is immutable")
             raise errors.invalid(resource.kind, resource.group, name, [cause])
-        return self._replace(resource, old, self._decoded(new, resource, options), options)
+        return self._replace(resource, old, intake.decoded(new, resource, options), options)
 
     def _replace(self, resource: ResourceType, old: Json, new: Json, options: Options) -> Json:
         self._check_version(resource, old, new)
-        new = self._defaulted(copy.deepcopy(new) if resource.custom is None else new, resource)
+        new = intake.defaulted(copy.deepcopy(new) if resource.custom is None else new, resource)
         manager = ownership.Manager(
             options.manager, ownership.UPDATE, resource.api_version, options.subresource
         )
@@ -211,7 +190,7 @@ class Operations:
         if new == old:
             return old
         causes += metadata.faults(new["metadata"], resource)
-        causes += self._faults(new, old, resource, options.subresource)
+        causes += intake.faults(new, old, resource, options.subresource)
         name = new["metadata"]["name"]
         if causes:
             raise errors.invalid(new["kind"], resource.group, name, causes)
@@ -232,101 +211,37 @@ class Operations:
         self, resource: ResourceType, namespace: str, name: str, config: Json, options: Options
     ) -> tuple[Json, bool]:
         """Server-side apply; the second part tells whether the object was created."""
-        config = self._decoded(config, resource, options)
-        given = config["metadata"].get("name")
-        if given and given != name:
-            raise errors.bad_request(
-                f"the name of the object ({given}) does not match the name on the URL ({name})"
-            )
+        config = intake.decoded(config, resource, options)
+        _check_name(config, name)
         if config["metadata"].get("managedFields"):
             raise errors.bad_request("metadata.managedFields must be nil")
         config["metadata"]["name"] = name
         if resource.has_status:
-            config = _part(config, options.subresource)
+            config = intake.applicable(config, options.subresource)
         live = self.store.get(resource.storage_key, (namespace, name))
-        if live is None and config["metadata"].get("uid"):
-            raise errors.conflict(
-                resource, name, f"uid mismatch: the provided object specified uid {name}"
-            )
         if live is not None:
             self._check_version(resource, live, config)
-        manager = ownership.Manager(
-            options.manager, ownership.APPLY, resource.api_version, options.subresource
-        )
+        elif config["metadata"].get("uid"):
+            why = f"uid mismatch: the provided object specified uid {config['metadata']['uid']}"
+            raise errors.conflict(resource, name, why)
         merged = ownership.apply(
             live,
             config,
             definitions.root(resource),
-            manager,
+            ownership.Manager(
+                options.manager, ownership.APPLY, resource.api_version, options.subresource
+            ),
             clock.now(),
             force=options.force,
             has_status=resource.has_status,
         )
-        merged.setdefault("apiVersion", resource.api_version)
-        merged.setdefault("kind", resource.kind)
-        # The name is no field that anybody owns, so the merge does not carry it into a new object.
-        merged["metadata"].setdefault("name", name)
-        merged = self._defaulted(
-            copy.deepcopy(merged) if resource.custom is None else merged, resource
-        )
+        merged = {"apiVersion": resource.api_version, "kind": resource.kind, **merged}
+        if resource.custom is None:
+            merged = copy.deepcopy(merged)
+        merged = intake.defaulted(merged, resource)
         if live is None:
             return self._store_new(resource, namespace, merged, options), True
         return self._store_update(resource, live, merged, options), False
-
-    # --- shared
-
-    def _decoded(self, obj: Json, resource: ResourceType, options: Options) -> Json:
-        obj = self._identified(obj, resource)
-        decoded = decoding.check(obj, resource, options.validation, options.duplicates)
-        options.warnings += decoded.warnings
-        return conversion.to_stored(decoded.obj, resource)
-
-    def _identified(self, obj: Json, resource: ResourceType) -> Json:
-        """Check apiVersion and kind against the path; kopf and others may leave them out."""
-        version = obj.get("apiVersion") or resource.api_version
-        kind = obj.get("kind") or resource.kind
-        if version != resource.api_version:
-            raise errors.bad_request(
-                f"the API version in the data ({version}) does not match the expected API version"
-                f" ({resource.api_version})"
-            )
-        if kind != resource.kind and resource.custom is None:
-            raise errors.bad_request(
-                f'{kind} in version "{resource.version}" cannot be handled as a {resource.kind}:'
-                f" converting ({resource.version}.{kind}) to ({resource.version}.{resource.kind}):"
-                " unknown conversion"
-            )
-        meta = obj.get("metadata")
-        meta = metadata.tidy(meta) if isinstance(meta, dict) else {}
-        return {**obj, "apiVersion": version, "kind": kind, "metadata": meta}
-
-    def _defaulted(self, obj: Json, resource: ResourceType) -> Json:
-        if resource.custom is None:
-            defaults.fill(obj, resource)
-            return obj
-        filled: Json = schemas.default(obj, resource.custom.schema)
-        return filled
-
-    def _faults(
-        self, obj: Json, old: Json | None, resource: ResourceType, subresource: str
-    ) -> list[Cause]:
-        if resource.custom is None:
-            if old is None:
-                return strategies.create_faults(obj, resource)
-            return strategies.update_faults(obj, old, resource, subresource)
-        causes = []
-        schema = resource.custom.schema
-        if obj["kind"] != resource.kind:
-            why = f"must be {resource.kind}"
-            causes.append(errors.invalid_value("kind", f'"{obj["kind"]}"', why))
-        else:
-            causes += schemas.validate(obj, schema, "")
-        causes += schemas.duplicates(
-            {key: value for key, value in obj.items() if key != "metadata"}, schema, ""
-        )
-        if schemas.blocks_rules(causes):
-            return [*causes, schemas.UNCHECKED_RULES]
-        return causes + rules.check(obj, old, schema)
 
     def _put(self, resource: ResourceType, place: tuple[str, str], obj: Json) -> Json:
         obj = self.store.put(resource.storage_key, place, obj)
@@ -340,15 +255,12 @@ class Operations:
         return gone
 
 
-def _part(config: Json, subresource: str) -> Json:
-    """Keep what an apply to the object, or to its status, may touch."""
-    only_status = subresource == "status"
-    head = {"apiVersion", "kind", "metadata"}
-    return {
-        key: value
-        for key, value in config.items()
-        if key in head or (key == "status") == only_status
-    }
+def _check_name(obj: Json, name: str) -> None:
+    given = (obj.get("metadata") or {}).get("name")
+    if given and given != name:
+        raise errors.bad_request(
+            f"the name of the object ({given}) does not match the name on the URL ({name})"
+        )
 
 
 def is_finished(obj: Json, resource: ResourceType) -> bool:

@@ -164,19 +164,9 @@ def apply(
         if key in config["metadata"]:
             merged["metadata"].setdefault(key, config["metadata"][key])
     previous = owners.pop(manager, Owned(set(), None))
-    difference = fields.Difference(
-        without_system_fields(base), without_system_fields(merged), schema
-    )
-    conflicts = [
-        (other, path)
-        for other, owned in owners.items()
-        for path in sorted(owned.paths & difference.written)
-    ]
-    if conflicts and not force:
-        raise _conflict(conflicts)
-    _take(owners, {path for _, path in conflicts})
+    _resolve_conflicts(owners, base, merged, schema, force=force)
     others: Paths = set().union(*(owned.paths for owned in owners.values()))
-    gone = _with_parents(previous.paths - configured, schema) - configured - others
+    gone = _with_parents(previous.paths - configured) - configured - others
     merged = _without(merged, gone, configured | others, schema)
     _take(owners, previous.paths - configured - others)
     if configured:
@@ -184,6 +174,20 @@ def apply(
     if live is not None and _same(live, merged, owners):
         return live
     return with_owners(merged, owners)
+
+
+def _resolve_conflicts(
+    owners: Owners, base: Json, merged: Json, schema: Json, *, force: bool
+) -> None:
+    """Take what the merge changes from its owners, or refuse to."""
+    before, after = without_system_fields(base), without_system_fields(merged)
+    written = fields.Difference(before, after, schema).written
+    conflicts = [
+        (other, path) for other, owned in owners.items() for path in sorted(owned.paths & written)
+    ]
+    if conflicts and not force:
+        raise _conflict(conflicts)
+    _take(owners, {path for _, path in conflicts})
 
 
 def _same(live: Json, merged: Json, owners: Owners) -> bool:
@@ -244,7 +248,7 @@ def merge(live: Any, config: Any, reference: Json) -> Any:
     return config
 
 
-def _with_parents(paths: Paths, schema: Json) -> Paths:
+def _with_parents(paths: Paths) -> Paths:
     """Add the named fields above each path: they go too once nobody needs them."""
     found = set(paths)
     for path in paths:

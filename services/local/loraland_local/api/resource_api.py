@@ -20,8 +20,8 @@ from . import (
 )
 from .cluster import Cluster
 from .identity import User
+from .intake import Options
 from .kinds import ResourceType
-from .operations import Options
 from .routes import Route
 
 Json = dict[str, Any]

@@ -6,8 +6,9 @@ from typing import Any
 
 from . import clock, errors, kinds, patches
 from .deletion import Deletions
+from .intake import Options
 from .kinds import ResourceType
-from .operations import Operations, Options
+from .operations import Operations
 
 Json = dict[str, Any]
 

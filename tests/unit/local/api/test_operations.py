@@ -7,8 +7,8 @@ import pytest
 from loraland_local.api import kinds, patches
 from loraland_local.api.cluster import Cluster
 from loraland_local.api.errors import ApiError
+from loraland_local.api.intake import Options
 from loraland_local.api.kinds import ResourceType
-from loraland_local.api.operations import Options
 
 Json = dict[str, Any]
 JOBS = kinds.builtin("jobs", "batch")
