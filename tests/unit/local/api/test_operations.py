@@ -1,14 +1,14 @@
-"""Create, update, patch, apply and delete against a store."""
+"""Create, update, patch and apply against a store."""
 
 from pathlib import Path
 from typing import Any
 
+import api_world
 import pytest
-from loraland_local.api import kinds, patches
-from loraland_local.api.cluster import Cluster
+from api_world import World
+from loraland_local.api import kinds
 from loraland_local.api.errors import ApiError
 from loraland_local.api.intake import Options
-from loraland_local.api.kinds import ResourceType
 
 Json = dict[str, Any]
 JOBS = kinds.builtin("jobs", "batch")
@@ -16,88 +16,14 @@ DEPLOYMENTS = kinds.builtin("deployments", "apps")
 LEASES = kinds.builtin("leases", "coordination.k8s.io")
 
 
-def _definition(**version: Any) -> Json:
-    schema = {
-        "type": "object",
-        "properties": {
-            "spec": {
-                "type": "object",
-                "properties": {
-                    "size": {"type": "string"},
-                    "replicas": {"type": "integer", "default": 1},
-                },
-            },
-            "status": {"type": "object", "properties": {"phase": {"type": "string"}}},
-        },
-    }
-    entry = {
-        "name": "v1",
-        "served": True,
-        "storage": True,
-        "schema": {"openAPIV3Schema": schema},
-        "subresources": {"status": {}},
-        **version,
-    }
-    names = {"plural": "widgets", "kind": "Widget"}
-    spec = {"group": "x.dev", "names": names, "scope": "Namespaced", "versions": [entry]}
-    return {"metadata": {"name": "widgets.x.dev"}, "spec": spec}
-
-
-def options(**given: Any) -> Options:
-    return Options(manager="test", **given)
-
-
-class World:
-    """A cluster with a namespace, its service account and a custom kind."""
-
-    def __init__(self, folder: Path) -> None:
-        self.cluster = Cluster(folder, admin_token="t")
-        account = {"metadata": {"name": "default"}}
-        self.create(kinds.SERVICE_ACCOUNTS, account)
-        self.create(kinds.DEFINITIONS, _definition(), "")
-        found = self.cluster.catalog.find("x.dev", "v1", "widgets")
-        assert found is not None
-        self.widgets: ResourceType = found
-
-    def create(self, resource: ResourceType, obj: Json, namespace: str = "default") -> Json:
-        return self.cluster.operations.create(resource, namespace, obj, options())
-
-    def patch(self, resource: ResourceType, name: str, patch: Json, **given: Any) -> Json:
-        return self.cluster.operations.patch(
-            resource,
-            "default",
-            name,
-            options(**given),
-            media_type=patches.MERGE_PATCH,
-            patch=patch,
-        )
-
-    def delete(self, resource: ResourceType, name: str, **given: Any) -> Json:
-        return self.cluster.deletions.delete(resource, "default", name, given, dry_run=False)
-
-    def get(self, resource: ResourceType, name: str) -> Json | None:
-        return self.cluster.store.get(resource.storage_key, ("default", name))
-
-
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def _widget(**spec: Any) -> Json:
-    return {"metadata": {"name": "w"}, "spec": spec}
-
-
-def _pod(**spec: Any) -> Json:
-    return {
-        "metadata": {"name": "p"},
-        "spec": {"containers": [{"name": "c", "image": "i"}], **spec},
-    }
-
-
 def test_new_object_gets_what_the_server_sets(world: World) -> None:
     """A uid, a version, a generation, defaults and an owner for its fields."""
-    made = world.create(world.widgets, _widget(size="s"))
+    made = world.create(world.widgets, api_world.widget(size="s"))
 
     assert made["metadata"]["generation"] == 1
     assert made["spec"] == {"size": "s", "replicas": 1}
@@ -117,7 +43,7 @@ def test_namespace_must_exist_and_live(world: World) -> None:
 
 def test_generation_counts_changes_of_the_spec_only(world: World) -> None:
     """Labels and status leave it alone."""
-    world.create(world.widgets, _widget(size="s"))
+    world.create(world.widgets, api_world.widget(size="s"))
     labelled = world.patch(world.widgets, "w", {"metadata": {"labels": {"a": "b"}}})
     phased = world.patch(
         world.widgets, "w", {"status": {"phase": "x"}, "spec": {"size": "no"}}, subresource="status"
@@ -132,7 +58,7 @@ def test_generation_counts_changes_of_the_spec_only(world: World) -> None:
 
 def test_update_without_a_change_keeps_the_version(world: World) -> None:
     """Controllers that write what is there already disturb nobody."""
-    made = world.create(world.widgets, _widget(size="s"))
+    made = world.create(world.widgets, api_world.widget(size="s"))
 
     again = world.patch(world.widgets, "w", {"spec": {"size": "s"}})
 
@@ -145,7 +71,7 @@ def test_stale_version_is_a_conflict(world: World) -> None:
     world.patch(LEASES, "l", {"spec": {"holderIdentity": "b"}})
 
     with pytest.raises(ApiError) as caught:
-        world.cluster.operations.update(LEASES, "default", "l", made, options())
+        world.cluster.operations.update(LEASES, "default", "l", made, api_world.options())
 
     assert (caught.value.code, caught.value.reason) == (409, "Conflict")
 
@@ -153,7 +79,7 @@ def test_stale_version_is_a_conflict(world: World) -> None:
 def test_dry_run_changes_nothing(world: World) -> None:
     """The answer is as if, the store is as before."""
     made = world.cluster.operations.create(
-        world.widgets, "default", _widget(size="s"), options(dry_run=True)
+        world.widgets, "default", api_world.widget(size="s"), api_world.options(dry_run=True)
     )
 
     assert made["spec"]["replicas"] == 1
@@ -164,95 +90,21 @@ def test_apply_creates_then_updates(world: World) -> None:
     """The second part of the answer tells which."""
     operations = world.cluster.operations
 
-    _, created = operations.apply(world.widgets, "default", "w", _widget(size="s"), options())
-    stored, again = operations.apply(world.widgets, "default", "w", _widget(size="m"), options())
+    _, created = operations.apply(
+        world.widgets, "default", "w", api_world.widget(size="s"), api_world.options()
+    )
+    stored, again = operations.apply(
+        world.widgets, "default", "w", api_world.widget(size="m"), api_world.options()
+    )
 
     assert (created, again) == (True, False)
     assert stored["spec"] == {"size": "m", "replicas": 1}
 
 
-def test_object_waits_for_its_finalizers(world: World) -> None:
-    """It is marked first, and goes with its last finalizer."""
-    world.create(world.widgets, {"metadata": {"name": "w", "finalizers": ["a/x"]}})
-
-    marked = world.delete(world.widgets, "w")
-    world.patch(world.widgets, "w", {"metadata": {"finalizers": None}})
-
-    assert marked["metadata"]["deletionTimestamp"]
-    assert world.get(world.widgets, "w") is None
-
-
-def test_no_finalizer_is_added_to_what_is_being_deleted(world: World) -> None:
-    """Otherwise it might never go."""
-    world.create(world.widgets, {"metadata": {"name": "w", "finalizers": ["a/x"]}})
-    world.delete(world.widgets, "w")
-
-    with pytest.raises(ApiError, match="no new finalizers can be added"):
-        world.patch(world.widgets, "w", {"metadata": {"finalizers": ["a/x", "a/y"]}})
-
-
-@pytest.mark.parametrize(
-    ("policy", "expected"),
-    [("Foreground", "foregroundDeletion"), ("Orphan", "orphan")],
-)
-def test_propagation_leaves_its_finalizer_to_the_collector(
-    world: World, policy: str, expected: str
-) -> None:
-    """Dependents are somebody else's business; the finalizer tells whose."""
-    world.create(world.widgets, _widget(size="s"))
-
-    marked = world.delete(world.widgets, "w", propagationPolicy=policy)
-
-    assert marked["metadata"]["finalizers"] == [expected]
-
-
-def test_bound_pod_gets_its_grace_period(world: World) -> None:
-    """A running pod is marked; the kubelet deletes it with a period of zero."""
-    world.create(kinds.PODS, _pod(nodeName="n", terminationGracePeriodSeconds=7))
-
-    marked = world.delete(kinds.PODS, "p")
-    world.delete(kinds.PODS, "p", gracePeriodSeconds=0)
-
-    assert marked["metadata"]["deletionGracePeriodSeconds"] == 7
-    assert world.get(kinds.PODS, "p") is None
-
-
-def test_pod_on_no_node_goes_at_once(world: World) -> None:
-    """There is nobody to wait for."""
-    world.create(kinds.PODS, _pod())
-
-    world.delete(kinds.PODS, "p")
-
-    assert world.get(kinds.PODS, "p") is None
-
-
 def test_pod_needs_its_service_account(world: World) -> None:
     """The message is the one people look up."""
     with pytest.raises(ApiError, match='serviceaccount "nobody" not found'):
-        world.create(kinds.PODS, _pod(serviceAccountName="nobody"))
-
-
-def test_deletion_may_insist_on_a_uid(world: World) -> None:
-    """A collector never deletes a namesake."""
-    world.create(world.widgets, _widget(size="s"))
-
-    with pytest.raises(ApiError, match="Precondition failed: UID in precondition: other"):
-        world.delete(world.widgets, "w", preconditions={"uid": "other"})
-
-
-def test_definition_goes_after_its_objects(world: World) -> None:
-    """An object with a finalizer keeps the definition, and is served, until it goes."""
-    world.create(world.widgets, {"metadata": {"name": "w", "finalizers": ["a/x"]}})
-    definition = world.cluster.deletions.delete(
-        kinds.DEFINITIONS, "", "widgets.x.dev", {}, dry_run=False
-    )
-    served = world.cluster.catalog.find("x.dev", "v1", "widgets")
-    world.patch(world.widgets, "w", {"metadata": {"finalizers": None}})
-
-    assert definition["metadata"]["deletionTimestamp"]
-    assert served is not None
-    assert world.cluster.catalog.find("x.dev", "v1", "widgets") is None
-    assert world.cluster.store.get(kinds.DEFINITIONS.storage_key, ("", "widgets.x.dev")) is None
+        world.create(kinds.PODS, api_world.pod(serviceAccountName="nobody"))
 
 
 @pytest.mark.parametrize(
@@ -314,7 +166,9 @@ def test_deployment_is_checked(world: World, spec: Json, expected: str) -> None:
 
 def test_definition_without_a_type_is_refused(world: World) -> None:
     """Structural schemas name a type everywhere."""
-    bad = _definition(schema={"openAPIV3Schema": {"type": "object", "properties": {"a": {}}}})
+    bad = api_world.definition(
+        schema={"openAPIV3Schema": {"type": "object", "properties": {"a": {}}}}
+    )
     bad["metadata"]["name"] = "gadgets.x.dev"
     bad["spec"]["names"] = {"plural": "gadgets", "kind": "Gadget"}
 
@@ -325,8 +179,8 @@ def test_definition_without_a_type_is_refused(world: World) -> None:
 def test_applied_status_touches_nothing_else(world: World) -> None:
     """An apply to the status subresource cannot conflict over the spec."""
     operations = world.cluster.operations
-    operations.apply(world.widgets, "default", "w", _widget(size="s"), options())
-    config = {**_widget(size="m"), "status": {"phase": "x"}}
+    operations.apply(world.widgets, "default", "w", api_world.widget(size="s"), api_world.options())
+    config = {**api_world.widget(size="m"), "status": {"phase": "x"}}
 
     stored, _ = operations.apply(
         world.widgets, "default", "w", config, Options(manager="other", subresource="status")
