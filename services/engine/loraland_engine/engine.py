@@ -13,16 +13,15 @@ from typing import Any
 
 import torch
 from loraland_core.errors import InvalidInput
-from torch import Tensor
 
-from loraland_engine import adapter_file, sampler
-from loraland_engine.detokenizer import Detokenizer
+from loraland_engine import adapter_file
+from loraland_engine.answers import Answers
 from loraland_engine.lora import AdapterSlots, LoraAdapter
 from loraland_engine.runner import Runner
-from loraland_engine.scheduler import Chunk, Scheduler
+from loraland_engine.scheduler import Scheduler
 from loraland_engine.sequence import (
     NO_ADAPTER,
-    FinishReason,
+    Constraint,
     Output,
     SamplingParams,
     Sequence,
@@ -62,9 +61,9 @@ class Engine:
         self._scheduler = Scheduler(
             max_running=self.config.max_running, max_step_tokens=self.config.max_step_tokens
         )
-        self._detokenizers: dict[str, Detokenizer] = {}
         self._slot_of: dict[str, int] = {}
-        self._eos_token_ids = _eos_token_ids(model, tokenizer)
+        self.eos_token_ids = _eos_token_ids(model, tokenizer)
+        self._answers = Answers(tokenizer, self.eos_token_ids, clock)
         self._warm_up()
 
     @property
@@ -123,50 +122,64 @@ class Engine:
         params: SamplingParams,
         *,
         adapter_id: str = "",
+        constraint: Constraint | None = None,
         deadline_s: float | None = None,
     ) -> None:
-        """Queue a request; ``deadline_s`` is on the engine's clock."""
+        """Queue a request for ``params.n`` completions; ``deadline_s`` is on the engine's clock."""
         self._check_length(token_ids, "input")
         room = self.context_tokens - len(token_ids)
-        sequence = Sequence(
-            request_id,
-            list(token_ids),
-            replace(params, max_tokens=min(params.max_tokens, room)),
-            self._clock(),
-            adapter_slot=self._slot_of[adapter_id] if adapter_id else NO_ADAPTER,
-            deadline_s=deadline_s,
-        )
-        self._scheduler.add(sequence)
-        self._detokenizers[request_id] = Detokenizer(self.tokenizer, token_ids, params.stop)
+        for index in range(params.n):
+            self._begin(
+                Sequence(
+                    f"{request_id}#{index}" if index else request_id,
+                    list(token_ids),
+                    replace(params, max_tokens=min(params.max_tokens, room)),
+                    self._clock(),
+                    adapter_slot=self._slot_of[adapter_id] if adapter_id else NO_ADAPTER,
+                    deadline_s=deadline_s,
+                    owner_id=request_id,
+                    index=index,
+                    constraint=constraint.copy() if constraint else None,
+                )
+            )
 
     def submit_score(
         self,
         request_id: str,
         prompt_ids: Items[int],
-        completion_ids: Items[int],
+        completions: Items[Items[int]],
         *,
         adapter_id: str = "",
         deadline_s: float | None = None,
     ) -> None:
-        """Queue the scoring of one completion; its output carries ``logprob``."""
-        token_ids = [*prompt_ids, *completion_ids]
-        self._check_length(token_ids, "completions")
-        if not completion_ids or not prompt_ids:
-            raise InvalidInput("must have at least one token each", field="input, completions")
-        self._scheduler.add(
-            Sequence(
-                request_id,
-                token_ids,
-                SamplingParams(),
-                self._clock(),
-                adapter_slot=self._slot_of[adapter_id] if adapter_id else NO_ADAPTER,
-                deadline_s=deadline_s,
-                score_from=len(prompt_ids),
+        """Queue the scoring of completions; the output of each carries its ``logprobs``."""
+        for index, completion_ids in enumerate(completions):
+            self._check_length([*prompt_ids, *completion_ids], f"completions[{index}]")
+            if not completion_ids or not prompt_ids:
+                raise InvalidInput("has no tokens", field=f"completions[{index}]")
+        for index, completion_ids in enumerate(completions):
+            self._begin(
+                Sequence(
+                    f"{request_id}#{index}" if index else request_id,
+                    [*prompt_ids, *completion_ids],
+                    SamplingParams(),
+                    self._clock(),
+                    adapter_slot=self._slot_of[adapter_id] if adapter_id else NO_ADAPTER,
+                    deadline_s=deadline_s,
+                    owner_id=request_id,
+                    index=index,
+                    score_from=len(prompt_ids),
+                )
             )
-        )
+
+    def _begin(self, sequence: Sequence) -> None:
+        self._scheduler.add(sequence)
+        self._answers.begin(sequence)
 
     def cancel(self, request_id: str) -> None:
-        self._scheduler.cancel(request_id)
+        """End a request's completions with the next step; one that has ended is no error."""
+        for sequence_id in self._answers.live(request_id):
+            self._scheduler.cancel(sequence_id)
 
     def now_s(self) -> float:
         """Return the time on the clock that deadlines are given in."""
@@ -178,78 +191,15 @@ class Engine:
     def step(self) -> list[Output]:
         """Advance every running request; return what each gained, or how it ended."""
         now_s = self._clock()
-        outputs = [self._report_end(s, reason) for s, reason in self._scheduler.reap(now_s)]
+        outputs = [self._answers.end(s, reason) for s, reason in self._scheduler.reap(now_s)]
         chunks = self._scheduler.schedule(now_s)
         if chunks:
-            logits = self._runner.run(chunks)
-            outputs += self._postprocess(chunks, logits)
+            gained = self._answers.advance(chunks, self._runner.run(chunks))
+            ended = [c.sequence for c in chunks if c.sequence.has_ended]
+            for sequence in ended:
+                self._scheduler.remove(sequence)
+            outputs += gained
         return outputs
-
-    def _postprocess(self, chunks: list[Chunk], logits: dict[str, Tensor]) -> list[Output]:
-        outputs = []
-        sampled = []
-        for chunk in chunks:
-            sequence = chunk.sequence
-            sequence.num_computed = chunk.end
-            if sequence.score_from is not None:
-                sequence.logprob += _logprob(sequence, chunk, logits)
-                if chunk.is_last:
-                    outputs.append(self._end(sequence, FinishReason.STOP))
-            elif chunk.is_last:
-                sampled.append(sequence)
-        if sampled:
-            rows = torch.cat([logits[s.request_id] for s in sampled])
-            tokens = sampler.sample(rows, sampled)
-            outputs += [self._accept(s, t) for s, t in zip(sampled, tokens, strict=True)]
-        return outputs
-
-    def _accept(self, sequence: Sequence, token_id: int) -> Output:
-        """Append a chosen token and decide whether it is the last."""
-        if sequence.first_token_s is None:
-            sequence.first_token_s = self._clock()
-        sequence.token_ids.append(token_id)
-        params = sequence.params
-        is_eos = token_id in self._eos_token_ids and not params.ignore_eos
-        if is_eos or token_id in params.stop_token_ids:
-            return self._end(sequence, FinishReason.STOP, token_id=token_id)
-        text, stopped = self._detokenizers[sequence.request_id].add(token_id)
-        if stopped:
-            self._detokenizers.pop(sequence.request_id)
-            return self._end(sequence, FinishReason.STOP, text=text, token_id=token_id)
-        if sequence.num_output >= params.max_tokens:
-            return self._end(sequence, FinishReason.LENGTH, text=text, token_id=token_id)
-        return Output(sequence.request_id, text, (token_id,))
-
-    def _end(
-        self,
-        sequence: Sequence,
-        reason: FinishReason,
-        *,
-        text: str = "",
-        token_id: int | None = None,
-    ) -> Output:
-        self._scheduler.remove(sequence)
-        return self._report_end(sequence, reason, text=text, token_id=token_id)
-
-    def _report_end(
-        self,
-        sequence: Sequence,
-        reason: FinishReason,
-        *,
-        text: str = "",
-        token_id: int | None = None,
-    ) -> Output:
-        detokenizer = self._detokenizers.pop(sequence.request_id, None)
-        return Output(
-            sequence.request_id,
-            text + (detokenizer.flush() if detokenizer else ""),
-            () if token_id is None else (token_id,),
-            reason,
-            num_prompt_tokens=sequence.score_from or sequence.num_prompt,
-            num_output_tokens=sequence.num_output,
-            timings=sequence.timings(self._clock()),
-            logprob=sequence.logprob if sequence.score_from is not None else None,
-        )
 
     def _check_length(self, token_ids: Items[int], field: str) -> None:
         if not token_ids:
@@ -266,15 +216,6 @@ class Engine:
         self.submit("warm-up", [0, 0, 0], SamplingParams(max_tokens=2, ignore_eos=True))
         while self.has_work():
             self.step()
-
-
-def _logprob(sequence: Sequence, chunk: Chunk, logits: dict[str, Tensor]) -> float:
-    positions = sequence.logit_positions(chunk.start, chunk.end)
-    if not positions:
-        return 0.0
-    logprobs = logits[sequence.request_id].float().log_softmax(dim=-1)
-    targets = [[sequence.token_ids[p + 1]] for p in positions]
-    return float(logprobs.gather(1, torch.tensor(targets, device=logprobs.device)).sum())
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -7,6 +7,9 @@ of them are in KV memory. A decode step is merely a chunk of one token.
 import random
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
+
+from loraland_engine.history import TokenHistory
 
 NO_ADAPTER = -1
 
@@ -18,20 +21,72 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     CANCELLED = "cancelled"
     DEADLINE = "deadline"
+    # What it asked for turned out to be impossible; the output's ``error`` says why.
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How the next token is chosen. Temperature 0 is greedy; ``top_k`` 0 considers every token."""
+    """How the next token is chosen; docs/requests.md explains each.
+
+    Temperature 0 is greedy, ``top_k`` 0 considers every token. ``num_logprobs`` None asks for no
+    log-probabilities, 0 for those of the chosen tokens alone.
+    """
 
     max_tokens: int = 128
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
+    num_logprobs: int | None = None
+    n: int = 1
     stop: tuple[str, ...] = ()
     stop_token_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
+
+    @property
+    def has_penalties(self) -> bool:
+        penalties = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty)
+        return penalties != (1.0, 0.0, 0.0)
+
+    @property
+    def has_adjustments(self) -> bool:
+        """Whether the logits are changed before a token is chosen."""
+        return bool(self.logit_bias) or self.has_penalties
+
+
+class Constraint(Protocol):
+    """What an answer's form allows next; one belongs to one sequence."""
+
+    @property
+    def error(self) -> str:
+        """Why it can go no further; empty while it can."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing can follow."""
+
+    def copy(self) -> "Constraint":
+        """Return another one at the beginning."""
+
+    def mask(self) -> bytes:
+        """Return one bit a token, lowest first: 1 where it may come next."""
+
+    def accept(self, token_id: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token, its natural-logarithmic probability, and the likeliest ones in its place."""
+
+    token_id: int
+    logprob: float = 0.0
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,7 +98,10 @@ class Timings:
 
 @dataclass(frozen=True)
 class Output:
-    """What one step adds to one request; the last one carries ``finish_reason``."""
+    """What one step adds to one completion; its last one carries ``finish_reason``.
+
+    A request for ``n`` completions has that many, told apart by ``index``.
+    """
 
     request_id: str
     text: str = ""
@@ -52,13 +110,23 @@ class Output:
     num_prompt_tokens: int = 0
     num_output_tokens: int = 0
     timings: Timings = Timings()
-    # Natural logarithm, summed over the completion; for scoring requests only.
-    logprob: float | None = None
+    index: int = 0
+    # Of the chosen tokens where they were asked for; of a scored completion, all at once.
+    logprobs: tuple[TokenLogprob, ...] = ()
+    error: str = ""
+
+    @property
+    def logprob(self) -> float:
+        """Return the natural logarithm of the probability of all its tokens."""
+        return sum(p.logprob for p in self.logprobs)
 
 
 @dataclass
 class Sequence:
-    """One request's state. ``adapter_slot`` is NO_ADAPTER for the base model."""
+    """One completion's state. ``adapter_slot`` is NO_ADAPTER for the base model.
+
+    ``request_id`` is its own; ``owner_id`` that of the request whose completion ``index`` it is.
+    """
 
     request_id: str
     token_ids: list[int]
@@ -74,13 +142,32 @@ class Sequence:
     admitted_s: float | None = None
     first_token_s: float | None = None
     cancelled: bool = False
-    logprob: float = 0.0
+    has_ended: bool = False
+    owner_id: str = ""
+    index: int = 0
+    constraint: Constraint | None = None
+    # Scored tokens by position.
+    scores: dict[int, TokenLogprob] = field(default_factory=dict)
+    history: TokenHistory | None = None
     generator: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
         self.num_prompt = len(self.token_ids)
+        self.owner_id = self.owner_id or self.request_id
+        if self.params.has_penalties:
+            self.history = TokenHistory(self.token_ids)
         # A generator of its own, so that its draws do not depend on who shares the batch.
-        self.generator = random.Random(self.params.seed)  # noqa: S311 (sampling, not secrecy)
+        seed = self.params.seed
+        own_seed = f"{seed}/{self.index}" if self.index and seed is not None else seed
+        self.generator = random.Random(own_seed)  # noqa: S311 (sampling, not secrecy)
+
+    def append(self, token_id: int) -> None:
+        """Take the token that was chosen."""
+        self.token_ids.append(token_id)
+        if self.history is not None:
+            self.history.add(token_id)
+        if self.constraint is not None:
+            self.constraint.accept(token_id)
 
     @property
     def num_output(self) -> int:

@@ -90,7 +90,7 @@ class EngineLoop:
         self._engine.submit_score(
             message["id"],
             prompt,
-            completion,
+            [completion],
             adapter_id=message["adapter"],
             deadline_s=self._engine.now_s() + message["deadline_in_s"],
         )
@@ -281,7 +281,7 @@ def _output(output: Output) -> Message:
             "prefill_s": output.timings.prefill_s,
             "decode_s": output.timings.decode_s,
         }
-    if output.logprob is not None:
+    if output.logprobs:
         message["logprob"] = output.logprob
     return message
 

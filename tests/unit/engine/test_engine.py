@@ -105,7 +105,7 @@ def test_mixed_batch_gives_the_log_probabilities_of_peft(
     names = ["", "all", "some", "mixed"]
     prompt, completion = list(b"the prompt of it"), list(b"its completion, longer than a step")
     for name in names:
-        engine.submit_score(f"score-{name}", prompt, completion, adapter_id=name)
+        engine.submit_score(f"score-{name}", prompt, [completion], adapter_id=name)
 
     found = finish(engine)
 
@@ -123,7 +123,7 @@ def test_adapter_equals_the_base_exactly_when_b_is_zero(
     """The very same log-probability, not merely a close one."""
     insert(engine, adapters, "zero")
     for name in ("", "zero"):
-        engine.submit_score(f"s{name}", list(b"prompt"), list(b"completion"), adapter_id=name)
+        engine.submit_score(f"s{name}", list(b"prompt"), [list(b"completion")], adapter_id=name)
 
     found = finish(engine)
 

@@ -12,7 +12,7 @@ def build_sequence(**params: object) -> Sequence:
 
 def draw(logits: torch.Tensor, count: int, **params: object) -> list[int]:
     sequence = build_sequence(**params)
-    return [sample(logits[None], [sequence])[0] for _ in range(count)]
+    return [sample(logits[None], [sequence])[0].token_id for _ in range(count)]
 
 
 LOGITS = torch.tensor([0.0, 3.0, 1.0, 2.0, -1.0])
@@ -20,7 +20,7 @@ LOGITS = torch.tensor([0.0, 3.0, 1.0, 2.0, -1.0])
 
 def test_sample_takes_the_largest_logit_when_temperature_is_zero() -> None:
     """Greedy is the argmax."""
-    assert sample(LOGITS[None], [build_sequence()]) == [1]
+    assert sample(LOGITS[None], [build_sequence()])[0].token_id == 1
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,6 @@ def test_sample_gives_the_same_tokens_whatever_else_is_in_the_batch() -> None:
 
     alone = draw(logits[2], 5, **params)
     rows = [build_sequence(temperature=1.0), build_sequence(), build_sequence(**params)]
-    mixed = [sample(logits[:3], rows)[2] for _ in range(5)]
+    mixed = [sample(logits[:3], rows)[2].token_id for _ in range(5)]
 
     assert alone == mixed

@@ -1,0 +1,81 @@
+"""What a request asks to change in its logits before a token is chosen. No I/O.
+
+In this order: bias, penalties, and the mask of what a grammar allows. All rows of a step at once.
+
+Shapes: R rows, V vocabulary, E entries of the rows' histories.
+"""
+
+from collections.abc import Sequence as Rows
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loraland_engine.sequence import Sequence
+
+
+def adjust(logits_RV: Tensor, sequences: Rows[Sequence]) -> Tensor:
+    """Return float32 logits as the rows' parameters change them; the input stays as it is."""
+    if not any(s.params.has_adjustments or s.constraint for s in sequences):
+        return logits_RV
+    adjusted_RV = logits_RV.to(torch.float32, copy=True)
+    _add_bias(adjusted_RV, sequences)
+    _penalize(adjusted_RV, sequences)
+    _mask(adjusted_RV, sequences)
+    return adjusted_RV
+
+
+def _add_bias(logits_RV: Tensor, sequences: Rows[Sequence]) -> None:
+    entries = [(row, *e) for row, s in enumerate(sequences) for e in s.params.logit_bias]
+    if entries:
+        rows, token_ids, values = zip(*entries, strict=True)
+        device = logits_RV.device
+        index = (torch.tensor(rows, device=device), torch.tensor(token_ids, device=device))
+        logits_RV.index_put_(index, torch.tensor(values, device=device), accumulate=True)
+
+
+def _penalize(logits_RV: Tensor, sequences: Rows[Sequence]) -> None:
+    """Lower what was seen before.
+
+    The repetition penalty divides a positive logit and multiplies a negative one, for tokens of
+    prompt and output (Keskar et al. 2019, arXiv:1909.05858). The other two are subtracted, once
+    for each token of the output and once for each time that it came.
+    """
+    rows: list[int] = []
+    token_ids: list[int] = []
+    counts: list[int] = []
+    for row, sequence in enumerate(sequences):
+        if sequence.history is not None:
+            seen = sequence.history.counts
+            rows += [row] * len(seen)
+            token_ids += seen.keys()
+            counts += seen.values()
+    if not rows:
+        return
+    device = logits_RV.device
+    row_E = torch.tensor(rows, device=device)
+    token_E = torch.tensor(token_ids, device=device)
+    count_E = torch.tensor(counts, dtype=torch.float32, device=device)
+    repetition, presence, frequency = (
+        torch.tensor([getattr(s.params, name) for s in sequences], device=device)[row_E]
+        for name in ("repetition_penalty", "presence_penalty", "frequency_penalty")
+    )
+    value_E = logits_RV[row_E, token_E]
+    value_E = torch.where(value_E > 0, value_E / repetition, value_E * repetition)
+    value_E -= presence * (count_E > 0) + frequency * count_E
+    logits_RV[row_E, token_E] = value_E
+
+
+def _mask(logits_RV: Tensor, sequences: Rows[Sequence]) -> None:
+    masks = [(row, s.constraint.mask()) for row, s in enumerate(sequences) if s.constraint]
+    if not masks:
+        return
+    rows = [row for row, _ in masks]
+    size = logits_RV.shape[1]
+    bits = np.frombuffer(b"".join(mask for _, mask in masks), dtype=np.uint8)
+    bits = np.unpackbits(bits.reshape(len(rows), -1), axis=1, bitorder="little")
+    # A model's vocabulary may be padded beyond its tokenizer's, and a mask to whole words.
+    forbidden = np.ones((len(rows), size), dtype=bool)
+    forbidden[:, : bits.shape[1]] = bits[:, :size] == 0
+    forbidden_RV = torch.from_numpy(forbidden).to(logits_RV.device)
+    logits_RV[rows] = logits_RV[rows].masked_fill(forbidden_RV, -torch.inf)
