@@ -93,7 +93,7 @@ def _go_kind(value: Any) -> str:
 
 def check(obj: Json, resource: ResourceType, validation: str, duplicates: list[str]) -> Decoded:
     """Drop unknown fields, or refuse them if validation is strict; check built-in types."""
-    schema = definitions.of_kind(resource)
+    schema = definitions.root(resource)
     unknown: list[str] = []
     pruned = schemas.prune(obj, schema, "", unknown)
     faults = [f'unknown field "{path}"' for path in unknown]

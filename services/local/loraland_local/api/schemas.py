@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from . import definitions, formats
+from . import definitions, formats, wire
 from .errors import Cause, invalid_value, required_value, unsupported_value
 
 Json = dict[str, Any]
@@ -39,14 +39,18 @@ def blocks_rules(causes: list[Cause]) -> bool:
 def prune(value: Any, schema: Json, path: str, unknown: list[str]) -> Any:
     """Drop fields that the schema does not know, noting their paths in ``unknown``.
 
-    Times of built-in kinds are written the API's way while passing.
+    Built-in kinds are written the API's way while passing: times in UTC, and nothing that Go
+    would leave out.
     """
     if isinstance(value, str):
         digits = _TIMES.get(definitions.reference_name(schema))
         return value if digits is None else formats.canonical_time(value, digits)
+    name = definitions.reference_name(schema)
     schema = definitions.resolve(schema)
     if isinstance(value, dict):
-        return _prune_object(value, schema, path, unknown)
+        kept = _prune_object(value, schema, path, unknown)
+        omitted = [key for key, entry in kept.items() if not entry and wire.omits(name, key, entry)]
+        return {key: entry for key, entry in kept.items() if key not in omitted}
     if isinstance(value, list) and "items" in schema:
         item = schema["items"]
         return [prune(entry, item, f"{path}[{i}]", unknown) for i, entry in enumerate(value)]

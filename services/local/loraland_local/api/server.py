@@ -89,7 +89,7 @@ class Server:
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         path = request.path.rstrip("/") or "/"
-        if path.startswith(tuple(HEALTH_PATHS)):
+        if any(path == known or path.startswith(f"{known}/") for known in HEALTH_PATHS):
             return _text("ok")
         user = self._user(request)
         if path == "/version":

@@ -42,15 +42,20 @@ class Shelf:
         self.objects: dict[Name, Json] = {}
         self.encoded: dict[Name, bytes] = {}
         self.log: collections.deque[Event] = collections.deque(maxlen=LOG_EVENTS)
-        self.watchers: set[asyncio.Queue[Event]] = set()
+        self.watchers: set[asyncio.Queue[Event | None]] = set()
         self.floor = floor
 
     def publish(self, event: Event) -> None:
         if len(self.log) == LOG_EVENTS:
             self.floor = self.log[0].version
         self.log.append(event)
-        for queue in self.watchers:
-            queue.put_nowait(event)
+        for queue in list(self.watchers):
+            if queue.qsize() < LOG_EVENTS:
+                queue.put_nowait(event)
+            else:
+                # Too slow: it is told to come back, and resumes from the last version it saw.
+                self.watchers.discard(queue)
+                queue.put_nowait(None)
 
 
 def encode(obj: Any) -> bytes:
@@ -62,6 +67,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        path.touch(mode=0o600)  # secrets are in it
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")

@@ -75,7 +75,7 @@ class Watch:
     async def lines(self) -> AsyncIterator[bytes]:
         """Yield one JSON line per event; ends only when the caller stops asking."""
         shelf = self._store.shelf(self._resource.storage_key)
-        queue: asyncio.Queue[Event] = asyncio.Queue()
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
         shelf.watchers.add(queue)
         try:
             since = self._since_version
@@ -103,7 +103,7 @@ class Watch:
         finally:
             shelf.watchers.discard(queue)
 
-    async def _follow(self, queue: asyncio.Queue[Event], since: int) -> AsyncIterator[bytes]:
+    async def _follow(self, queue: asyncio.Queue[Event | None], since: int) -> AsyncIterator[bytes]:
         while True:
             try:
                 event = await asyncio.wait_for(queue.get(), BOOKMARK_EVERY_S)
@@ -111,6 +111,8 @@ class Watch:
                 if self._bookmarks:
                     yield self._bookmark()
                 continue
+            if event is None:
+                return
             if event.version <= since:
                 continue
             line = self._change(event)

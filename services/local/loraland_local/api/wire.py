@@ -53,6 +53,23 @@ def zero(message: str, field: str, otherwise: Any) -> Any:
     return _zeros().get(message, {}).get(field, otherwise)
 
 
+@functools.cache
+def _omitted_when_empty() -> dict[str, frozenset[str]]:
+    return {
+        message: frozenset(
+            name for name, _, flags in rows.values() if not set(flags) & {"p", "v", "z"}
+        )
+        for message, rows in _table().items()
+    }
+
+
+def omits(message: str, field: str, value: Any) -> bool:
+    """Tell whether Go leaves a field out that has this empty value."""
+    if value is None:
+        return message in _table()
+    return field in _omitted_when_empty().get(message, ())
+
+
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     result = shift = 0
     while True:

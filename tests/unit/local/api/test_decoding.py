@@ -85,3 +85,17 @@ def test_duplicate_keys_are_noticed() -> None:
 
     assert obj == {"a": 2}
     assert duplicates == ["a"]
+
+
+def test_empty_values_of_builtin_kinds_are_left_out() -> None:
+    """What Go would not write is not stored; a part that was meant empty stays."""
+    container = {"name": "c", "command": [], "stdin": False, "resources": {}, "tty": None}
+    spec = {"nodeName": "", "containers": [container], "securityContext": {}, "priority": 0}
+
+    decoded = decoding.check({"spec": spec}, kinds.PODS, decoding.STRICT, [])
+
+    assert decoded.obj["spec"] == {
+        "containers": [{"name": "c", "resources": {}}],
+        "securityContext": {},
+        "priority": 0,
+    }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loraland_local.api import kinds
+from loraland_local.api import kinds, storage
 from loraland_local.api.storage import Store
 from loraland_local.api.watching import Watch
 
@@ -121,3 +121,15 @@ async def test_closed_watch_is_forgotten(store: Store) -> None:
     await lines.aclose()  # type: ignore[attr-defined]
 
     assert store.shelf(KEY).watchers == set()
+
+
+async def test_watch_that_falls_behind_is_ended(store: Store) -> None:
+    """A client that does not read costs no memory without end; it may resume."""
+    _put(store, "a")
+    lines = _lines(store, {})
+    await _take(lines, 1)
+
+    for number in range(storage.LOG_EVENTS + 2):
+        _put(store, "a", x=str(number))
+
+    assert len([line async for line in lines]) == storage.LOG_EVENTS
