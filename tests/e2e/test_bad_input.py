@@ -1,0 +1,141 @@
+"""What bad input gets: a refusal by kubectl apply, or a failed condition that says why."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from land import Land, condition, small_job
+from loraland_core.store import Store, StoreConfig
+from loraland_local import credentials, platform
+
+Job = dict[str, Any]
+
+
+def without(job: Job, *path: str) -> Job:
+    """Remove what the path leads to."""
+    node = job
+    for part in path[:-1]:
+        node = node[part]
+    del node[path[-1]]
+    return job
+
+
+def with_value(job: Job, value: Any, *path: str) -> Job:
+    node = job
+    for part in path[:-1]:
+        node = node.setdefault(part, {})
+    node[path[-1]] = value
+    return job
+
+
+REJECTED: list[Any] = [
+    pytest.param(
+        lambda job: with_value(job, "x", "spec", "flavour"), "spec.flavour", id="unknown-field"
+    ),
+    pytest.param(
+        lambda job: with_value(job, 0, "spec", "lora", "rank"), "spec.lora.rank", id="rank-0"
+    ),
+    pytest.param(
+        lambda job: with_value(job, 2, "spec", "training", "epochs"),
+        "spec.training",
+        id="epochs-and-max-steps",
+    ),
+    pytest.param(
+        lambda job: with_value(job, {"uri": "s3://rows/x.jsonl"}, "spec", "dataset", "s3"),
+        "spec.dataset",
+        id="two-sources",
+    ),
+    pytest.param(
+        lambda job: with_value(job, 0.001, "spec", "training", "learningRate"),
+        "spec.training.learningRate",
+        id="float-for-a-string",
+    ),
+    pytest.param(
+        lambda job: with_value(with_value(job, True, "spec", "suspend"), "q", "spec", "queueName"),
+        "spec",
+        id="suspend-with-queue-name",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoil", "field"), REJECTED)
+def test_apply_is_refused_naming_the_field(
+    land: Land, spoil: Callable[[Job], Job], field: str
+) -> None:
+    """Kubectl says at once what is wrong, and nothing is created."""
+    result = land.apply(spoil(small_job("refused")))
+    left = land.kubectl("get", "ftj", "refused", "--ignore-not-found", "-o", "name").stdout
+
+    assert (result.returncode, field in result.stderr, left) == (1, True, ""), result.stderr
+
+
+def s3_rows(job: Job, key: str, *, bucket: str = platform.BUCKET) -> Job:
+    """Read the training rows from an object instead of the job itself."""
+    dataset = without(job, "spec", "dataset", "inline")["spec"]["dataset"]
+    dataset["s3"] = {"uri": f"s3://{bucket}/{key}"}
+    dataset["credentialsSecretRef"] = {"name": "loraland-store"}
+    return job
+
+
+FAILED: list[Any] = [
+    pytest.param(
+        lambda job: with_value(job, "gpt-17", "spec", "baseModel"),
+        ("UnknownBaseModel", platform.BASE_MODEL),
+        id="unknown-base-model",
+    ),
+    pytest.param(
+        lambda job: s3_rows(job, "x.jsonl", bucket="no-such-bucket"),
+        ("BucketNotFound", "no-such-bucket"),
+        id="missing-bucket",
+    ),
+    pytest.param(
+        lambda job: s3_rows(job, "rows/absent.jsonl"), (None, "rows/absent.jsonl"), id="missing-key"
+    ),
+    pytest.param(lambda job: s3_rows(job, "rows/empty.jsonl"), (None, "empty"), id="empty-file"),
+    pytest.param(lambda job: s3_rows(job, "rows/broken.jsonl"), (None, "2"), id="row-not-json"),
+    pytest.param(
+        lambda job: with_value(job, "{absent}\n", "spec", "dataset", "prompt"),
+        (None, "absent"),
+        id="template-names-an-absent-column",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def rows(land: Land) -> None:
+    """Objects that no job can be trained on."""
+    known = credentials.ensure(land.place)
+    record = land.place.read_record()
+    assert record is not None
+    store = Store(
+        StoreConfig(bucket=platform.BUCKET, endpoint_url=record.store_url),
+        credentials={
+            "aws_access_key_id": known.store_access_key,
+            "aws_secret_access_key": known.store_secret_key,
+        },
+    )
+    store.write("rows/empty.jsonl", b"")
+    store.write("rows/broken.jsonl", b'{"message": "a", "answer": "b"}\n{"message": \n')
+    store.close()
+
+
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize(("spoil", "expected"), FAILED)
+def test_job_fails_once_and_says_why(
+    land: Land,
+    request: pytest.FixtureRequest,
+    spoil: Callable[[Job], Job],
+    expected: tuple[str | None, str],
+) -> None:
+    """A condition has reason and message, and the job is not tried again."""
+    name = request.node.callspec.id
+    applied = land.apply(spoil(small_job(name)))
+    assert applied.returncode == 0, applied.stderr
+    land.wait("finetunejob", name, "Succeeded=False", timeout_s=180)
+    job = land.get("finetunejob", name)
+    pods = land.kubectl("get", "pods", "-l", f"loraland.dev/fine-tune-job={name}", "-o", "name")
+    failed = condition(job, "Succeeded")
+    reason, words = expected
+
+    assert (reason in (None, failed["reason"]), words in failed["message"]) == (True, True), failed
+    assert len(pods.stdout.split()) <= 1
