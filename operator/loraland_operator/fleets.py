@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 2.0
 # A restart of Redis is no news; one that lasts longer shows in conditions.
-GRACE_S = 15.0
+GRACE_S = 10.0
 
 
 class Fleets:

@@ -115,11 +115,17 @@ def main() -> int:
         logging.getLogger("kopf").setLevel(logging.WARNING)
         asyncio.run(serve(settings))
     except LoraLandError as error:
-        print(f"loraland-operator: {error}", file=sys.stderr)  # noqa: T201 (logs may not be set up)
-        return 1
+        return _give_up(str(error))
+    except OSError as error:
+        return _give_up(f"cannot listen or connect: {error.strerror or error}")
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _give_up(message: str) -> int:
+    print(f"loraland-operator: {message}", file=sys.stderr)  # noqa: T201 (logs may not be set up)
+    return 1
 
 
 def _now() -> datetime:

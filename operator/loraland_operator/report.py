@@ -62,12 +62,13 @@ def build_event(obj: Mapping[str, Any], note: Note, now: datetime) -> Object:
     metadata = obj["metadata"]
     message = note.message[:MAX_EVENT_MESSAGE_LENGTH] or note.reason
     said = "\0".join((metadata["uid"], str(metadata.get("generation")), note.reason, message))
+    digest = hashlib.sha256(said.encode()).hexdigest()
     time = conditions.timestamp(now)
     return {
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
-            "name": f"{metadata['name']}.{hashlib.sha256(said.encode()).hexdigest()[:16]}",
+            "name": f"{metadata['name']}.{note.order:x}{digest[:15]}",
             "namespace": metadata["namespace"],
         },
         "involvedObject": {

@@ -1,5 +1,7 @@
 """The operator killed at any moment, and the outside systems taken away from it."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -185,16 +187,56 @@ def test_operator_stops_when_told(world: World) -> None:
 
 
 def test_redis_outage_is_told_and_healed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While Redis is away conditions say so; back and empty, it is written again."""
-    monkeypatch.setitem(world.environment, "LORALAND_REDIS_URL", "redis://127.0.0.1:1/0")
+    """While Redis is away conditions say so, a deletion waits; back, all is made good."""
     digest = world.upload_artifact("patient").digest
-    world.create(build_adapter_object("patient", source={"artifact": {"digest": digest}}))
+    source = {"artifact": {"digest": digest, "name": "patient"}}
+    for name in ("patient", "goner"):
+        world.create(build_adapter_object(name, source=source))
     world.start_operator()
-    world.wait_for_condition(ADAPTERS, "patient", "Registered", "Unknown/RegistryUnreachable")
+    wait_for(lambda: world.record("default/goner"), "record")
+    world.kill_operator()
+    world.delete(ADAPTERS, "goner")
+    monkeypatch.setitem(world.environment, "LORALAND_REDIS_URL", "redis://127.0.0.1:1/0")
+    world.start_operator()
+    for name in ("patient", "goner"):
+        world.wait_for_condition(ADAPTERS, name, "Registered", "Unknown/RegistryUnreachable")
     world.kill_operator()
     monkeypatch.undo()
-    world.redis.delete(keys.epoch(BASE))
+    world.redis.flushall()
     world.start_operator()
     world.wait_for_condition(ADAPTERS, "patient", "Registered", "True/RecordWritten")
+    wait_for(lambda: world.api.find(path_of(ADAPTERS, "goner")) is None, "Adapter gone")
 
     assert world.redis.exists(keys.epoch(BASE))
+    assert world.record("default/goner") is None
+
+
+def test_store_outage_is_told_and_healed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ended while S3 was away is neither failed nor forgotten."""
+    monkeypatch.setitem(world.environment, "LORALAND_STORE_ENDPOINT_URL", "http://127.0.0.1:1")
+    world.start_operator()
+    world.create(build_job_object("stranded"))
+    for step in STEPS:
+        step(world, "stranded")
+    world.wait_for_condition(JOBS, "stranded", "Uploaded", "Unknown/ArtifactStoreUnreachable")
+    world.kill_operator()
+    monkeypatch.undo()
+    world.start_operator()
+    world.wait_for_condition(JOBS, "stranded", "AdapterPublished", "True/Published")
+
+
+def test_taken_port_is_a_sentence(world: World) -> None:
+    """Two operators on one address: the second one says what is wrong and ends."""
+    world.start_operator()
+    wait_for(lambda: "publishing" in world.log(), "a running operator")
+    second = subprocess.run(
+        [sys.executable, "-m", "loraland_operator"],
+        env=world.environment,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert second.returncode == 1
+    assert b"address already in use" in second.stderr.lower()
+    assert b"Traceback" not in second.stderr

@@ -71,8 +71,13 @@ class Draft(Generic[S]):
     def notes(self) -> tuple[Note, ...]:
         """Return an event for each condition whose status or reason became another one."""
         return tuple(
-            Note("Normal" if c.status != "False" or _is_calm(c) else "Warning", c.reason, c.message)
-            for c in self.status.conditions
+            Note(
+                "Normal" if c.status != "False" or _is_calm(c) else "Warning",
+                c.reason,
+                c.message,
+                i,
+            )
+            for i, c in enumerate(self.status.conditions)
             if c.reason not in _SILENT and self._is_news(c)
         )
 

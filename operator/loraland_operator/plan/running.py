@@ -109,4 +109,4 @@ def notes(
     if before.attempts is None or attempts <= max(before.attempts, 1):
         return ()
     why = failure.describe_attempt(pods.find_last_termination(job_pods), log_tail)
-    return (Note("Warning", Reason.RETRYING, f"attempt {attempts} after {why}"),)
+    return (Note("Warning", Reason.RETRYING, f"attempt {attempts} after {why}", 2),)

@@ -24,6 +24,8 @@ class Note:
     type: Literal["Normal", "Warning"]
     reason: str
     message: str
+    # Its place among events of the same second, which kubectl shows in the order of their names.
+    order: int = 0
 
 
 @dataclass(frozen=True)
