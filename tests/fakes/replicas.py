@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +21,11 @@ import tiny_base
 import tiny_models
 from loraland_client import Client
 from loraland_core import artifacts, keys
+from loraland_core.catalogue import BaseModelEntry
 from loraland_core.keys import AdapterRecord, Epoch
 from loraland_core.prompts import PromptTemplate
 from loraland_core.store import Store, StoreConfig
+from loraland_models import sources
 
 BASE = "tiny"
 TOKEN, OTHER_TOKEN, ADMIN_TOKEN = "token-of-default", "token-of-other", "token-of-admin"
@@ -61,7 +63,7 @@ class Land:
     redis_url: str
     base_folder: Path
     revision: str = ""
-    _last: int = 0
+    last_revision: int = 0
     records: dict[str, AdapterRecord] = field(default_factory=dict)
 
     @property
@@ -108,7 +110,7 @@ class Land:
     ) -> AdapterRecord:
         """Write a record as the operator does."""
         namespace, name = adapter_id.split("/")
-        self._last = max(self._last + 1, int(time.time() * 1000))
+        self.last_revision = max(self.last_revision + 1, int(time.time() * 1000))
         record = AdapterRecord(
             **{
                 "base_model": BASE,
@@ -117,7 +119,7 @@ class Land:
                 "size_bytes": manifest.size_bytes,
                 "rank": manifest.rank,
                 "tenants": [namespace],
-                "revision": self._last,
+                "revision": self.last_revision,
             }
             | overrides
         )
@@ -125,17 +127,21 @@ class Land:
         self._write(adapter_id, record)
         return record
 
-    def add(self, adapter_id: str, *, seed: int, **config: Any) -> AdapterRecord:
-        """Make, upload and publish a random adapter."""
+    def make(self, adapter_id: str, *, seed: int, **config: Any) -> Path:
+        """Write a random adapter; return its folder."""
         folder = self.folder / adapter_id.replace("/", "-") / str(seed)
-        tiny_models.write_adapter(
+        return tiny_models.write_adapter(
             folder, seed=seed, build=lambda: tiny_models.load(self.base_folder), **config
         )
+
+    def add(self, adapter_id: str, *, seed: int, **config: Any) -> AdapterRecord:
+        """Make, upload and publish a random adapter."""
+        folder = self.make(adapter_id, seed=seed, **config)
         return self.publish(adapter_id, self.upload(adapter_id, folder))
 
     def complete(self) -> None:
         """Say that the registry has been written completely."""
-        epoch = Epoch(revision=self._last, num_adapters=len(self.records))
+        epoch = Epoch(revision=self.last_revision, num_adapters=len(self.records))
         with self.redis as client:
             client.set(keys.epoch(BASE), epoch.to_json())
 
@@ -147,6 +153,17 @@ class Land:
                 {"adapter": adapter_id, "revision": str(record.revision), "op": "put"},
             )
             pipe.execute()
+
+    def is_applied(self) -> bool:
+        """Whether the replica has a verdict on everything that was published."""
+        beat = self.heartbeat()
+        return beat is not None and beat.applied_revision >= self.last_revision
+
+    def rewrite(self) -> None:
+        """Write all records and the epoch anew, as the operator does for an empty Redis."""
+        for adapter_id, record in self.records.items():
+            self._write(adapter_id, record)
+        self.complete()
 
     def heartbeat(self, replica: str = "replica-0") -> keys.Heartbeat | None:
         with self.redis as client:
@@ -174,25 +191,42 @@ class Replica:
         return self.log_path.read_text()
 
 
-@asynccontextmanager
-async def running(
-    land: Land, store_config: StoreConfig, **environment: str
-) -> AsyncIterator[Replica]:
-    """Run a replica until the block ends."""
-    port, metrics_port = servers.free_port(), servers.free_port()
-    tokens = land.folder / "tokens.json"
-    if not tokens.exists():
-        write_tokens(
-            tokens,
-            {
-                TOKEN: ("default", ["inference"]),
-                OTHER_TOKEN: ("other", ["inference"]),
-                ADMIN_TOKEN: ("platform", ["inference", "admin"]),
-            },
-        )
+@contextmanager
+def running(land: Land, store_config: StoreConfig, **settings: str) -> Iterator[Replica]:
+    """Run a replica until the block ends; it must end by itself when told to."""
+    port = servers.free_port()
     log_path = land.folder / f"replica-{port}.log"
-    environment = {
-        **os.environ,
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "loraland_inference"],
+            env=_environment(land, store_config, port) | settings,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    replica = Replica(process, f"127.0.0.1:{port}", log_path)
+    try:
+        wait_for(lambda: "the engine is ready" in replica.log(), process=process)
+        yield replica
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=40)
+        finally:
+            process.kill()
+            process.wait(timeout=10)
+
+
+def _environment(land: Land, store_config: StoreConfig, port: int) -> dict[str, str]:
+    tokens = land.folder / "tokens.json"
+    write_tokens(
+        tokens,
+        {
+            TOKEN: ("default", ["inference"]),
+            OTHER_TOKEN: ("other", ["inference"]),
+            ADMIN_TOKEN: ("platform", ["inference", "admin"]),
+        },
+    )
+    return os.environ | {
         "LORALAND_BASE_MODEL": BASE,
         "LORALAND_CATALOGUE": str(write_catalogue(land.folder, land.base_folder)),
         "LORALAND_STORE_BUCKET": store_config.bucket,
@@ -202,38 +236,18 @@ async def running(
         "LORALAND_TOKENS_FILE": str(tokens),
         "LORALAND_CACHE_DIR": str(land.folder / "cache"),
         "LORALAND_PORT": str(port),
-        "LORALAND_METRICS_PORT": str(metrics_port),
+        "LORALAND_METRICS_PORT": str(servers.free_port()),
         "LORALAND_ENGINE_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "POD_IP": "127.0.0.1",
         "POD_NAME": "replica-0",
         "AWS_ACCESS_KEY_ID": servers.S3_CREDENTIALS["aws_access_key_id"],
         "AWS_SECRET_ACCESS_KEY": servers.S3_CREDENTIALS["aws_secret_access_key"],
-        **environment,
     }
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "loraland_inference"],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    replica = Replica(process, f"127.0.0.1:{port}", log_path)
-    try:
-        await until(lambda: "the engine is ready" in replica.log(), process=process)
-        yield replica
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                await asyncio.to_thread(process.wait, 20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(timeout=10)
 
 
-async def until(
-    condition: Callable[[], bool],
+def wait_for(
+    condition: Callable[[], Any],
     *,
     limit_s: float = 60,
     process: "subprocess.Popen[bytes] | None" = None,
@@ -243,14 +257,16 @@ async def until(
     while not condition():
         assert process is None or process.poll() is None, "the replica has ended"
         assert time.monotonic() < deadline_s, "waited too long"
-        await asyncio.sleep(0.05)
+        time.sleep(0.05)
+
+
+async def until(condition: Callable[[], Any], *, limit_s: float = 60) -> None:
+    """``wait_for`` beside running requests."""
+    await asyncio.to_thread(wait_for, condition, limit_s=limit_s)
 
 
 def build_base(folder: Path) -> tuple[Path, str]:
     """Write the tiny base model; return its folder and revision."""
-    from loraland_core.catalogue import BaseModelEntry  # noqa: PLC0415
-    from loraland_models import sources  # noqa: PLC0415
-
     base_folder = tiny_base.write_base_model(folder / "base")
     entry = BaseModelEntry.model_validate({"source": {"directory": str(base_folder)}})
     resolved = sources.resolve(BASE, entry, cache_dir=folder / "cache")

@@ -25,6 +25,10 @@ def main() -> None:
     except LoraLandError as error:
         # A sentence for whoever set it up, not a traceback.
         sys.exit(f"loraland-inference: {error}")
+    log.info("stopped")
+    logging.shutdown()
+    # Not ``sys.exit``: it would wait for threads that wait for a store that may never answer.
+    os._exit(0)
 
 
 async def _serve(config: configuration.Config) -> None:
@@ -33,4 +37,3 @@ async def _serve(config: configuration.Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.drain)
     await server.run()
-    log.info("stopped")

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from loraland_core.store import Store
 log = logging.getLogger("loraland.adapters")
 
 CONCURRENT_FETCHES = 4
+CONCURRENT_READS = 2
 HASH_CHUNK_BYTES = 1024 * 1024
 _PARTIAL = ".partial-"
 
@@ -44,7 +46,10 @@ class DiskTier:
     def __init__(self, store: Store, root: Path) -> None:
         self._store = store
         self._root = root
-        self._semaphore = asyncio.Semaphore(CONCURRENT_FETCHES)
+        # Threads of its own for each kind of wait: a store that hangs must not keep an adapter that
+        # is on the disk already from being read.
+        self._downloads = ThreadPoolExecutor(CONCURRENT_FETCHES, thread_name_prefix="fetch")
+        self._reads = ThreadPoolExecutor(CONCURRENT_READS, thread_name_prefix="disk")
         self._verified: dict[str, LocalAdapter] = {}
         self._fetches: dict[str, asyncio.Task[LocalAdapter]] = {}
 
@@ -84,27 +89,36 @@ class DiskTier:
         for task in list(self._fetches.values()):
             task.cancel()
         await asyncio.gather(*self._fetches.values(), return_exceptions=True)
+        for executor in (self._downloads, self._reads):
+            executor.shutdown(wait=False, cancel_futures=True)
 
     async def _fetch(self, record: AdapterRecord) -> LocalAdapter:
-        async with self._semaphore:
-            local = await asyncio.to_thread(self._ensure, record)
-        self._verified[record.digest] = local
-        return local
-
-    def _ensure(self, record: AdapterRecord) -> LocalAdapter:
-        folder = self._root / record.digest
+        loop = asyncio.get_running_loop()
         try:
-            if folder.exists() and not self._is_whole(folder, record.digest):
-                log.warning("%s on disk is damaged; fetching it again", record.digest[:12])
-                shutil.rmtree(folder)
-            if not folder.exists():
-                self._download(record, folder)
-            prompt = prompts.parse_prompt((folder / prompts.PROMPT_FILE).read_bytes())
+            local = await loop.run_in_executor(self._reads, self._read, record.digest)
+            if local is None:
+                await loop.run_in_executor(self._downloads, self._download, record)
+                local = await loop.run_in_executor(self._reads, self._read, record.digest)
         except OSError as error:
             raise _disk_fault(error, self._root) from error
         except InvalidInput as error:
             raise _as_artifact_fault(error) from error
-        return LocalAdapter(record.digest, folder, prompt)
+        if local is None:
+            raise Unavailable(f"{record.digest[:12]} was damaged on disk right after its download")
+        self._verified[record.digest] = local
+        return local
+
+    def _read(self, digest: str) -> LocalAdapter | None:
+        """Return what lies on the disk if it is whole; remove what is not."""
+        folder = self._root / digest
+        if not folder.exists():
+            return None
+        if not self._is_whole(folder, digest):
+            log.warning("%s on disk is damaged; fetching it again", digest[:12])
+            shutil.rmtree(folder)
+            return None
+        prompt = prompts.parse_prompt((folder / prompts.PROMPT_FILE).read_bytes())
+        return LocalAdapter(digest, folder, prompt)
 
     def _is_whole(self, folder: Path, digest: str) -> bool:
         try:
@@ -114,7 +128,7 @@ class DiskTier:
         except (OSError, ArtifactInvalid):
             return False
 
-    def _download(self, record: AdapterRecord, folder: Path) -> None:
+    def _download(self, record: AdapterRecord) -> None:
         with tempfile.TemporaryDirectory(
             prefix=_PARTIAL, dir=self._root, ignore_cleanup_errors=True
         ) as name:
@@ -124,7 +138,7 @@ class DiskTier:
             for file in manifest.served_files:
                 self._download_file(record, file, partial)
             try:
-                partial.rename(folder)
+                partial.rename(self._root / record.digest)
             except OSError as error:
                 # Another process on this node was faster; its copy has the same content.
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):

@@ -6,7 +6,10 @@ are hashed when they are fetched.
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from loraland_core import artifacts
 from loraland_core.artifacts import Manifest
@@ -71,27 +74,36 @@ async def run(registry: Registry, store: Store, expected: Expectation) -> None:
     """Verify what is new in the registry until cancelled."""
     changed = asyncio.Event()
     registry.on_change = changed.set
-    semaphore = asyncio.Semaphore(CONCURRENT)
+    executor = ThreadPoolExecutor(CONCURRENT, thread_name_prefix="verify")
 
-    async def verify(adapter_id: str, record: AdapterRecord) -> bool:
-        async with semaphore:
-            return await _verify(registry, store, expected, adapter_id, record)
+    def verify(adapter_id: str, record: AdapterRecord) -> Coroutine[Any, Any, bool]:
+        return _verify(registry, store, expected, executor, adapter_id=adapter_id, record=record)
 
-    while True:
-        changed.clear()
-        results = await asyncio.gather(*(verify(i, r) for i, r in registry.unverified()))
-        if all(results):
-            await changed.wait()
-        else:
-            await asyncio.sleep(RETRY_S)
+    try:
+        while True:
+            changed.clear()
+            results = await asyncio.gather(*(verify(i, r) for i, r in registry.unverified()))
+            if all(results):
+                await changed.wait()
+            else:
+                await asyncio.sleep(RETRY_S)
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 async def _verify(
-    registry: Registry, store: Store, expected: Expectation, adapter_id: str, record: AdapterRecord
+    registry: Registry,
+    store: Store,
+    expected: Expectation,
+    executor: ThreadPoolExecutor,
+    *,
+    adapter_id: str,
+    record: AdapterRecord,
 ) -> bool:
     """Return whether there is a verdict; the store may be away."""
     try:
-        data = await asyncio.to_thread(_read_manifest, store, record)
+        loop = asyncio.get_running_loop()
+        data = await loop.run_in_executor(executor, _read_manifest, store, record)
     except Unavailable as error:
         log.warning("%s cannot be verified yet: %s", adapter_id, error)
         return False
