@@ -129,6 +129,34 @@ def test_job_deadline_stops_its_pods(laptop: Laptop) -> None:
     assert "active" not in found["status"] or found["status"]["active"] == 0
 
 
+def test_deleted_pod_of_a_job_is_replaced_and_goes(laptop: Laptop) -> None:
+    """A pod that somebody deletes counts as a failure, is replaced, and leaves nothing behind."""
+    laptop.apply(job("loses", "exec sleep 60"))
+    (first,) = laptop.wait(lambda: pods_of(laptop, "loses"), "the pod is there")
+    name = first["metadata"]["name"]
+    laptop.kubectl("wait", "pod", name, "--for=jsonpath={.status.phase}=Running", "--timeout=10s")
+    laptop.kubectl("delete", "pod", name, "--timeout=15s")
+    laptop.wait(lambda: pods_of(laptop, "loses"), "another pod is there")
+
+    assert laptop.get("job", "loses")["status"]["failed"] == 1
+    laptop.kubectl("delete", "job", "loses", "--cascade=foreground", "--timeout=15s")
+    assert pods_of(laptop, "loses") == []
+
+
+def test_orphaned_pod_of_a_job_can_be_deleted(laptop: Laptop) -> None:
+    """A pod that outlives its job is held back by nothing."""
+    laptop.apply(job("leaves-running", "exec sleep 60"))
+    laptop.wait(lambda: pods_of(laptop, "leaves-running"), "the pod is there")
+    laptop.kubectl("delete", "job", "leaves-running", "--cascade=orphan", "--timeout=15s")
+    laptop.wait(
+        lambda: "finalizers" not in pods_of(laptop, "leaves-running")[0]["metadata"],
+        "the pod is free",
+    )
+    laptop.kubectl("delete", "pods", "-l", "job-name=leaves-running", "--now", "--timeout=15s")
+
+    assert pods_of(laptop, "leaves-running") == []
+
+
 READY = {"readinessProbe": {"exec": {"command": ["test", "-f", "ok"]}, "periodSeconds": 1}}
 
 

@@ -1,6 +1,8 @@
 """Pods as processes: the kubelet and the controllers against the embedded API."""
 
+import ssl
 import time
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -430,6 +432,22 @@ def test_logs_can_be_followed_and_cut(laptop: Laptop) -> None:
     assert followed == ["line 1", "line 2", "line 3"]
     assert tail[1:] == ["line", "3"]
     assert tail[0].startswith(str(time.gmtime().tm_year))
+
+
+def test_logs_are_served_over_tls(laptop: Laptop) -> None:
+    """A real API server asks for logs at the port in the node's status, over TLS."""
+    laptop.apply(pod("secret-talk", "echo over TLS"))
+    wait_phase(laptop, "secret-talk", "Succeeded")
+    status = laptop.get("node", "laptop")["status"]
+    port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+    url = f"https://{status['addresses'][0]['address']}:{port}/containerLogs/default/secret-talk/c"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with urllib.request.urlopen(url, timeout=10, context=context) as response:
+        text = response.read()
+
+    assert text == b"over TLS\n"
 
 
 def test_pod_that_no_node_can_run_says_why(laptop: Laptop) -> None:

@@ -145,6 +145,9 @@ def _plan_pods(
     is_ending: bool,
     first_backoff_s: float,
 ) -> tuple[tuple[Object, ...], tuple[Object, ...], float | None]:
+    if objects.is_deleting(job):
+        # Its pods are the garbage collector's affair; they may be meant to stay as orphans.
+        return (), (), None
     active = sorted(filter(job_pods.is_active, pods), key=_deletion_rank)
     if is_ending or job["spec"].get("suspend"):
         return tuple(active), (), None

@@ -10,6 +10,7 @@ from loraland_local.apiclient.objects import Object
 
 TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
 INDEX_KEY = "batch.kubernetes.io/job-completion-index"
+NAME_LABEL = "batch.kubernetes.io/job-name"
 UNKNOWN_INDEX = -1
 
 

@@ -166,6 +166,12 @@ class JobController(Workload):
         self._first_backoff_s = first_backoff_s
         super().__init__(cluster, jobs, pods, "job-controller")
 
+    def _notice(self, dependent: Object) -> None:
+        super()._notice(dependent)
+        job_name = objects.labels(dependent).get(job_pods.NAME_LABEL)
+        if job_name and objects.controller_of(dependent) is None:
+            self.queue.add((objects.namespace(dependent), job_name))
+
     async def _reconcile(self, key: Key) -> float | None:
         found = self._owners.get(key)
         await self._release_orphans(key, objects.uid(found) if found else "")
@@ -194,15 +200,16 @@ class JobController(Workload):
         return min(waits_s, default=None)
 
     async def _release_orphans(self, key: Key, job_uid: str) -> None:
-        """Take the tracking finalizer off pods whose job is gone."""
+        """Take the tracking finalizer off pods whose job is gone, or has let go of them."""
         for pod in self._dependents.in_namespace(key[0]):
             owner = objects.controller_of(pod)
-            if (
-                owner is not None
-                and (owner["kind"], owner["name"]) == ("Job", key[1])
-                and owner["uid"] != job_uid
-                and job_pods.is_tracked(pod)
-            ):
+            if not job_pods.is_tracked(pod):
+                continue
+            if owner is None:
+                is_orphan = not job_uid and objects.labels(pod).get(job_pods.NAME_LABEL) == key[1]
+            else:
+                is_orphan = owner["name"] == key[1] and owner["uid"] != job_uid
+            if is_orphan:
                 await self._release(pod)
 
     async def _release(self, pod: Object) -> None:

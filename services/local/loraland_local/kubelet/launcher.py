@@ -121,7 +121,8 @@ def _reap(main_pid: int) -> int | None:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return found
+            # No child is left, so the main one is not there to be waited for either.
+            return signal.SIGKILL if found is None else found
         if pid == 0:
             return found
         if pid == main_pid:

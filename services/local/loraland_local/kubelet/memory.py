@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import psutil
 
-_INTERVAL_S = 2.0
+_INTERVAL_S = 3.0
 
 
 def used_bytes(pid: int) -> int:

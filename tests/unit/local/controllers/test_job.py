@@ -370,6 +370,15 @@ def test_indexes_read_as_they_are_written(text: str, indexes: set[int]) -> None:
     assert (job_pods.format_indexes(indexes), job_pods.parse_indexes(text)) == (text, indexes)
 
 
+def test_deleted_job_lets_go_of_its_pods_and_deletes_none() -> None:
+    """Whether pods go along with their job or stay is for the garbage collector to decide."""
+    world = World().sync()
+    world.job["metadata"]["deletionTimestamp"] = objects.format_time(world.now)
+    world.sync()
+
+    assert [job_pods.is_tracked(pod) for pod in world.active()] == [False]
+
+
 def test_repeated_decision_names_the_same_pod() -> None:
     """A controller that forgot what it created chooses the same name, and so creates no second."""
     world = World()
