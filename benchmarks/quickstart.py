@@ -8,6 +8,7 @@ One run of the real trainer for every pair, against an S3 server of this machine
 
 import argparse
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -126,6 +127,7 @@ def main() -> None:
     arguments = parser.parse_args()
     pairs = [p for p in PAIRS if arguments.only in (None, "/".join(p))]
     os.environ |= CREDENTIALS
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     try:
