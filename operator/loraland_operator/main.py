@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import aiohttp
@@ -15,15 +16,27 @@ from loraland_core.store import Store
 from loraland_operator import cluster, config, handlers, metrics, registry
 from loraland_operator.adapter import Adapters
 from loraland_operator.base_models import BaseModels
+from loraland_operator.cluster import Cluster
 from loraland_operator.config import Config
 from loraland_operator.finetunejob import FineTuneJobs
 from loraland_operator.fleets import Fleets
 from loraland_operator.mirror import Key, Mirror
 from loraland_operator.plan.finetunejob import Settings
 from loraland_operator.progress import ProgressReader
+from loraland_operator.registry import Registry
 from loraland_operator.workqueue import Reconcile, Workqueue
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Everything outside that the operator talks to."""
+
+    cluster: Cluster
+    registry: Registry
+    store: Store
+    progress: ProgressReader
 
 
 async def serve(settings: Config) -> None:
@@ -38,45 +51,59 @@ async def serve(settings: Config) -> None:
 
     queue: Workqueue[Key] = Workqueue(reconcile, num_workers=settings.num_workers)
     async with contextlib.AsyncExitStack() as stack:
-        api = await cluster.connect()
-        stack.push_async_callback(api.close)
-        records = registry.connect(settings.redis_url)
-        stack.push_async_callback(records.close)
-        store = Store(settings.store)
-        stack.callback(store.close)
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+        doors = await _open_doors(settings, stack)
         fleets = Fleets(
-            registry=records,
-            cluster=api,
+            registry=doors.registry,
+            cluster=doors.cluster,
             mirror=mirror,
             base_models=base_models,
             namespaces=settings.watch_namespaces,
             wake=queue.add,
         )
-        reconcilers[names.FINE_TUNE_JOB] = FineTuneJobs(
-            cluster=api,
-            mirror=mirror,
-            store=store,
-            progress=ProgressReader(session),
-            base_models=base_models,
-            settings=Settings(settings.trainer_image, settings.log_format, settings.store),
-            clock=_now,
-        ).reconcile
-        reconcilers[names.ADAPTER] = Adapters(
-            cluster=api,
-            mirror=mirror,
-            store=store,
-            registry=records,
-            fleets=fleets,
-            base_models=base_models,
-            clock=_now,
-        ).reconcile
+        reconcilers.update(_build_reconcilers(settings, doors, mirror, fleets, base_models))
         metrics.serve(settings.bind_address, settings.metrics_port, queue_length=queue.__len__)
         queue.start()
         stack.push_async_callback(queue.stop)
         sweeping = asyncio.create_task(fleets.run(), name="fleets")
         stack.callback(sweeping.cancel)
         await _watch(settings, mirror, queue, sweeping)
+
+
+async def _open_doors(settings: Config, stack: contextlib.AsyncExitStack) -> Doors:
+    """Connect to everything outside; ``stack`` closes it again."""
+    api = await cluster.connect()
+    stack.push_async_callback(api.close)
+    records = registry.connect(settings.redis_url)
+    stack.push_async_callback(records.close)
+    store = Store(settings.store)
+    stack.callback(store.close)
+    session = await stack.enter_async_context(aiohttp.ClientSession())
+    return Doors(cluster=api, registry=records, store=store, progress=ProgressReader(session))
+
+
+def _build_reconcilers(
+    settings: Config, doors: Doors, mirror: Mirror, fleets: Fleets, base_models: BaseModels
+) -> dict[str, Reconcile[Key]]:
+    """Return what brings an object of each kind on its way."""
+    jobs = FineTuneJobs(
+        cluster=doors.cluster,
+        mirror=mirror,
+        store=doors.store,
+        progress=doors.progress,
+        base_models=base_models,
+        settings=Settings(settings.trainer_image, settings.log_format, settings.store),
+        clock=_now,
+    )
+    adapters = Adapters(
+        cluster=doors.cluster,
+        mirror=mirror,
+        store=doors.store,
+        registry=doors.registry,
+        fleets=fleets,
+        base_models=base_models,
+        clock=_now,
+    )
+    return {names.FINE_TUNE_JOB: jobs.reconcile, names.ADAPTER: adapters.reconcile}
 
 
 async def _watch(
