@@ -129,16 +129,20 @@ def test_job_deadline_stops_its_pods(laptop: Laptop) -> None:
     assert "active" not in found["status"] or found["status"]["active"] == 0
 
 
-def test_deleted_pod_of_a_job_is_replaced_and_goes(laptop: Laptop) -> None:
+@pytest.mark.parametrize(
+    "policy",
+    [pytest.param("TerminatingOrFailed", id="at-once"), pytest.param("Failed", id="ended")],
+)
+def test_deleted_pod_of_a_job_is_replaced_and_goes(laptop: Laptop, policy: str) -> None:
     """A pod that somebody deletes counts as a failure, is replaced, and leaves nothing behind."""
-    laptop.apply(job("loses", "exec sleep 60"))
+    laptop.apply(job("loses", "exec sleep 60", podReplacementPolicy=policy))
     (first,) = laptop.wait(lambda: pods_of(laptop, "loses"), "the pod is there")
     name = first["metadata"]["name"]
     laptop.kubectl("wait", "pod", name, "--for=jsonpath={.status.phase}=Running", "--timeout=10s")
     laptop.kubectl("delete", "pod", name, "--timeout=15s")
     laptop.wait(lambda: pods_of(laptop, "loses"), "another pod is there")
+    laptop.wait(lambda: laptop.get("job", "loses")["status"].get("failed") == 1, "it is counted")
 
-    assert laptop.get("job", "loses")["status"]["failed"] == 1
     laptop.kubectl("delete", "job", "loses", "--cascade=foreground", "--timeout=15s")
     assert pods_of(laptop, "loses") == []
 

@@ -52,6 +52,8 @@ class Container:
         self._pull_backoff = CrashBackoff(context.config.crash_backoff_s)
         self._kill_reason = ""
         self.started = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def name(self) -> str:
@@ -61,18 +63,23 @@ class Container:
         """Run attempt after attempt until there is no reason for another one."""
         while not self._stopping.is_set():
             started = asyncio.get_running_loop().time()
-            exit_code = await self._run_attempt(around)
+            self._idle.clear()
+            try:
+                exit_code = await self._run_attempt(around)
+            finally:
+                self._idle.set()
             if exit_code is None or self._stopping.is_set() or not self._restarts(exit_code):
                 return
             ran_for_s = asyncio.get_running_loop().time() - started
             await self._wait_restart(self._backoff.next_s(ran_for_s))
 
     async def stop(self, grace_s: float) -> None:
-        """End the container for good, gracefully if it has the time."""
+        """End the container for good, gracefully if it has the time; returns with its state set."""
         self._stopping.set()
         if self._process is not None:
             self._tell("Normal", "Killing", f"Stopping container {self.name}")
             await self._stop_process(grace_s)
+        await self._idle.wait()
 
     def kill(self) -> None:
         """End the container at once."""

@@ -14,6 +14,7 @@ from loraland_local.kubelet.pod_worker import PodWorker
 
 _log = logging.getLogger(__name__)
 _RESTART_WORKER_S = 2.0
+_SHUTDOWN_MARGIN_S = 1.0
 
 
 class Kubelet:
@@ -109,11 +110,12 @@ class Kubelet:
 
     async def _shut_down(self) -> None:
         grace_s = self._context.config.shutdown_grace_s
-        await asyncio.gather(
-            *(worker.shut_down(grace_s) for worker in self._workers.values()),
-            return_exceptions=True,
-        )
-        tasks = list(self._tasks.values())
+        stops = [
+            asyncio.create_task(worker.shut_down(grace_s)) for worker in self._workers.values()
+        ]
+        if stops:
+            await asyncio.wait(stops, timeout=grace_s + _SHUTDOWN_MARGIN_S)
+        tasks = [*stops, *self._tasks.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
