@@ -1,0 +1,64 @@
+"""An engine process without a model: speaks the pipe's language, and fails in every way on demand.
+
+What a request does is its prompt: ``words`` echoes, ``crash`` and ``hang`` do that, ``refuse`` is
+refused, ``wait`` answers nothing until it is cancelled.
+"""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+
+def send(**message: Any) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def end(id_: str, finish: str, text: str = "") -> None:
+    output = {
+        "id": id_, "text": text, "token_ids": [1], "finish": finish, "num_prompt_tokens": 1,
+        "num_output_tokens": 1, "queue_s": 0.0, "prefill_s": 0.0, "decode_s": 0.0,
+    }  # fmt: skip
+    send(type="step", outputs=[output])
+
+
+def generate(message: dict[str, Any]) -> None:
+    text = message["input"]["text"]
+    match text:
+        case "crash":
+            os._exit(3)
+        case "hang":
+            time.sleep(3600)
+        case "refuse":
+            send(type="refused", id=message["id"], message="no", field="input", reason="X")
+        case "wait":
+            send(type="step", outputs=[])
+        case _:
+            send(type="step", outputs=[{"id": message["id"], "text": "so ", "token_ids": [7]}])
+            end(message["id"], "stop", text)
+
+
+def main() -> None:
+    send(
+        type="ready", context_tokens=64, vocabulary_size=100, resolved_revision="r",
+        precision="float32",
+    )  # fmt: skip
+    for line in sys.stdin:
+        message = json.loads(line)
+        match message["type"]:
+            case "generate":
+                generate(message)
+            case "cancel":
+                end(message["id"], "cancelled")
+            case "tokenize":
+                send(type="tokens", id=message["id"], token_ids=[1, 2])
+            case "load" if "bad" in message["folder"]:
+                send(type="load-failed", digest=message["digest"], message="bad", reason="Bad")
+            case "load":
+                send(type="loaded", digest=message["digest"])
+
+
+if __name__ == "__main__":
+    main()
