@@ -188,6 +188,38 @@ def test_bad_data_ends_the_job_with_a_reason(
     assert part in message.message
 
 
+@pytest.mark.parametrize(
+    ("spec", "part"),
+    [
+        pytest.param({"numNodes": 2}, "spec.numNodes: this trainer runs as one", id="nodes"),
+        pytest.param({"numProcPerNode": 8}, "spec.numProcPerNode: this trainer", id="processes"),
+        pytest.param(
+            {"evaluation": {"metrics": ["JsonFieldMatch"]}}, "'CAT', which is no JSON", id="metric"
+        ),
+        pytest.param(
+            {"lora": {"targetModules": ["query"]}}, "no linear module is named 'query'", id="module"
+        ),
+    ],
+)
+def test_what_cannot_work_is_said_before_training(
+    *,
+    store: Store,
+    store_config: StoreConfig,
+    base_folder: Path,
+    tmp_path: Path,
+    spec: Any,
+    part: str,
+) -> None:
+    """Nobody waits for a training whose end cannot be reached."""
+    job = trainer_jobs.build_job(store_config, base_folder=base_folder, **spec)
+
+    exit_code, message = run(job, tmp_path)
+
+    assert exit_code == jobspec.ExitCode.INVALID_JOB
+    assert part in message.message
+    assert not list(store.find_objects(""))
+
+
 def test_rows_come_from_s3(
     store: Store, store_config: StoreConfig, base_folder: Path, tmp_path: Path
 ) -> None:

@@ -45,7 +45,13 @@ def json_field_match(prediction: str, reference: str) -> float:
 
     A reference that is not a JSON object counts as one field, compared as JSON.
     """
-    wanted = json.loads(reference)
+    try:
+        wanted = json.loads(reference)
+    except ValueError as error:
+        raise InvalidInput(
+            f"a row expects {reference!r}, which is no JSON; JsonFieldMatch needs JSON",
+            field="evaluation.metrics",
+        ) from error
     found = first_json(prediction)
     if not isinstance(wanted, dict) or not wanted:
         return float(found == wanted)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 import transformers
 from loraland_core.artifacts import Score
-from loraland_core.errors import Unavailable
+from loraland_core.errors import InvalidInput, Unavailable
 from loraland_core.jobspec import JobSpec
+from loraland_core.resources import FineTuneJobSpec
 from loraland_core.store import Store
 from loraland_models import sources, weights
 from loraland_models.sources import ResolvedModel
@@ -74,9 +75,23 @@ def train_adapter(
     board.enter("done")
 
 
+def check_single_process(spec: FineTuneJobSpec) -> None:
+    """Refuse what would otherwise train the same rows several times over."""
+    for field, number in (
+        ("numNodes", spec.num_nodes),
+        ("numProcPerNode", spec.num_proc_per_node),
+    ):
+        if number > 1:
+            raise InvalidInput(
+                f"this trainer runs as one process on one node, found {number}; use 1",
+                field=f"spec.{field}",
+            )
+
+
 def prepare(job: JobSpec, config: Config, board: Board) -> Material:
     """Read rows, bring the base model here, and turn rows into examples."""
     spec = job.spec
+    check_single_process(spec)
     board.enter("loading-data")
     rows = dataset.load_rows(
         spec.dataset,
@@ -93,15 +108,16 @@ def prepare(job: JobSpec, config: Config, board: Board) -> Material:
     weights.check_precision(base_model.name, serving)
     tokenizer = weights.load_tokenizer(base_model)
     limit = spec.training.max_sequence_length
+    held_out = examples.build_examples(rows.evaluation, spec.dataset, tokenizer, max_tokens=limit)
+    # Perfect answers: a metric that cannot read the references is found before the training.
+    evaluate.score_answers(spec.evaluation, [e.reference for e in held_out], held_out)
     return Material(
         base_model=base_model,
         training=weights.training_precision(job.base_model, spec.method),
         serving=serving,
         tokenizer=tokenizer,
         learned=examples.build_examples(rows.train, spec.dataset, tokenizer, max_tokens=limit),
-        held_out=examples.build_examples(
-            rows.evaluation, spec.dataset, tokenizer, max_tokens=limit
-        ),
+        held_out=held_out,
     )
 
 

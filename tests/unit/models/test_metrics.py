@@ -76,6 +76,7 @@ def test_score_is_the_mean_over_rows() -> None:
     [
         pytest.param("Bleu", ["a"], "no metric 'Bleu'; known: ExactMatch", id="unknown"),
         pytest.param("MAE", ["a"], "row 1 expects 'a'", id="reference-without-a-number"),
+        pytest.param("JsonFieldMatch", ["{'a'}"], "which is no JSON", id="reference-not-json"),
         pytest.param("F1", [], "no held-out rows", id="no-rows"),
     ],
 )
