@@ -12,7 +12,7 @@ import dataclasses
 import datetime as dt
 from collections.abc import Iterable
 
-from loraland_local.apiclient import objects
+from loraland_local.apiclient import objects, pod_state
 from loraland_local.apiclient.objects import Event, Object
 from loraland_local.controllers import job_pods, job_status, pod_failure_policy
 from loraland_local.controllers.job_status import Tally
@@ -57,7 +57,7 @@ def plan(
     """Decide the next step for a job from its pods."""
     if is_finished(job):
         tracked = tuple(pod for pod in pods if job_pods.is_tracked(pod))
-        return Plan(release=tracked, delete=tuple(filter(job_pods.is_active, pods)))
+        return Plan(release=tracked, delete=tuple(filter(pod_state.is_active, pods)))
     failure = find_failure(job, pods, now)
     is_complete = failure is None and _is_complete(job, job_status.tally(job, pods))
     is_ending = failure is not None or is_complete or objects.is_deleting(job)
@@ -95,7 +95,7 @@ def find_failure(job: Object, pods: list[Object], now: dt.datetime) -> Failure |
     if objects.is_condition_true(job, "SuccessCriteriaMet"):
         return None
     for pod in pods:
-        if job_pods.phase(pod) == "Failed" and job_pods.is_tracked(pod):
+        if pod_state.phase(pod) == "Failed" and job_pods.is_tracked(pod):
             verdict = pod_failure_policy.judge(job, pod)
             if verdict is not None and verdict.action == "FailJob":
                 return Failure("PodFailurePolicy", verdict.message)
@@ -113,7 +113,7 @@ def _is_past_backoff_limit(job: Object, pods: list[Object]) -> bool:
         return True
     if job["spec"]["template"]["spec"].get("restartPolicy") != "OnFailure":
         return False
-    restarts = sum(job_pods.num_restarts(pod) for pod in pods if job_pods.is_active(pod))
+    restarts = sum(job_pods.num_restarts(pod) for pod in pods if pod_state.is_active(pod))
     return restarts > 0 if limit == 0 else restarts >= limit
 
 
@@ -148,7 +148,7 @@ def _plan_pods(
     if objects.is_deleting(job):
         # Its pods are the garbage collector's affair; they may be meant to stay as orphans.
         return (), (), None
-    active = sorted(filter(job_pods.is_active, pods), key=_deletion_rank)
+    active = sorted(filter(pod_state.is_active, pods), key=_deletion_rank)
     if is_ending or job["spec"].get("suspend"):
         return tuple(active), (), None
     excess = _find_excess(job, active, tally)
@@ -192,7 +192,7 @@ def _find_excess(job: Object, active: list[Object], tally: Tally) -> list[Object
 
 def _deletion_rank(pod: Object) -> tuple[bool, bool, str]:
     """Order pods so that those whose loss costs the least come first."""
-    is_running = job_pods.phase(pod) == "Running"
+    is_running = pod_state.phase(pod) == "Running"
     created = str(objects.metadata(pod).get("creationTimestamp", ""))
     inverted = "".join(chr(0x10FFFF - ord(letter)) for letter in created)
     return is_running, objects.is_condition_true(pod, "Ready"), inverted
@@ -211,7 +211,7 @@ def _build_pods(
     if tally.completed_indexes is not None:
         busy = {job_pods.completion_index(pod) for pod in active} | tally.completed_indexes
         if job_status.replaces_only_failed(job):
-            busy |= {job_pods.completion_index(p) for p in pods if job_pods.is_terminating(p)}
+            busy |= {job_pods.completion_index(p) for p in pods if pod_state.is_terminating(p)}
         completions = int(job["spec"]["completions"])
         indexes = [index for index in range(completions) if index not in busy]
     ordinal = tally.num_succeeded + tally.num_failed + len(active)
@@ -225,7 +225,7 @@ def _backoff_left_s(
     job: Object, pods: list[Object], now: dt.datetime, first_backoff_s: float
 ) -> float:
     only_failed = job_status.replaces_only_failed(job)
-    succeeded = [job_pods.finished_at(p, now) for p in pods if job_pods.phase(p) == "Succeeded"]
+    succeeded = [job_pods.finished_at(p, now) for p in pods if pod_state.phase(p) == "Succeeded"]
     last_success = max(succeeded, default=None)
     failures = []
     for pod in pods:

@@ -5,7 +5,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from loraland_local.apiclient import objects
+from loraland_local.apiclient import objects, pod_state
 from loraland_local.apiclient.objects import Object
 
 TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
@@ -61,30 +61,16 @@ def build_name(job: Object, index: int | None, first_ordinal: int, taken: set[st
         ordinal += 1
 
 
-def phase(pod: Mapping[str, Any]) -> str:
-    return str((pod.get("status") or {}).get("phase", "Pending"))
-
-
-def is_terminal(pod: Mapping[str, Any]) -> bool:
-    return phase(pod) in {"Succeeded", "Failed"}
-
-
-def is_active(pod: Mapping[str, Any]) -> bool:
-    return not is_terminal(pod) and not objects.is_deleting(pod)
-
-
-def is_terminating(pod: Mapping[str, Any]) -> bool:
-    return not is_terminal(pod) and objects.is_deleting(pod)
-
-
 def is_failed(pod: Mapping[str, Any], *, replace_only_failed: bool) -> bool:
     """Say whether the pod counts as a failure.
 
     A deleted pod does at once, unless the job replaces pods only when they have really ended.
     """
-    if phase(pod) == "Failed":
+    if pod_state.phase(pod) == "Failed":
         return True
-    return not replace_only_failed and objects.is_deleting(pod) and phase(pod) != "Succeeded"
+    return (
+        not replace_only_failed and objects.is_deleting(pod) and pod_state.phase(pod) != "Succeeded"
+    )
 
 
 def is_tracked(pod: Mapping[str, Any]) -> bool:

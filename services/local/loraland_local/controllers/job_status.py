@@ -4,7 +4,7 @@ import dataclasses
 import datetime as dt
 from typing import Any, Protocol
 
-from loraland_local.apiclient import objects
+from loraland_local.apiclient import objects, pod_state
 from loraland_local.apiclient.objects import Event, Object
 from loraland_local.controllers import job_pods, pod_failure_policy
 
@@ -75,7 +75,7 @@ def tally(
     for pod in pods:
         if not job_pods.is_tracked(pod):
             continue
-        if job_pods.phase(pod) == "Succeeded":
+        if pod_state.phase(pod) == "Succeeded":
             release.append(pod)
             if indexes is None and objects.uid(pod) not in uncounted["succeeded"]:
                 uncounted["succeeded"].append(objects.uid(pod))
@@ -84,11 +84,11 @@ def tally(
             is_counted = job_pods.is_failed(pod, replace_only_failed=only_failed) or is_failing
             if is_counted and _counts(job, pod) and objects.uid(pod) not in uncounted["failed"]:
                 uncounted["failed"].append(objects.uid(pod))
-    active = [pod for pod in pods if job_pods.is_active(pod)]
+    active = [pod for pod in pods if pod_state.is_active(pod)]
     return Tally(
         num_active=len(active),
         num_ready=sum(objects.is_condition_true(pod, "Ready") for pod in active),
-        num_terminating=sum(job_pods.is_terminating(pod) for pod in pods),
+        num_terminating=sum(pod_state.is_terminating(pod) for pod in pods),
         succeeded=len(indexes) if indexes is not None else settled["succeeded"],
         failed=settled["failed"],
         uncounted_succeeded=tuple(uncounted["succeeded"]),
@@ -99,7 +99,7 @@ def tally(
 
 
 def _counts(job: Object, pod: Object) -> bool:
-    verdict = pod_failure_policy.judge(job, pod) if job_pods.phase(pod) == "Failed" else None
+    verdict = pod_failure_policy.judge(job, pod) if pod_state.phase(pod) == "Failed" else None
     return verdict is None or verdict.action != "Ignore"
 
 
@@ -108,7 +108,9 @@ def _completed_indexes(job: Object, pods: list[Object]) -> set[int] | None:
         return None
     completions = int(job["spec"].get("completions") or 0)
     known = job_pods.parse_indexes((job.get("status") or {}).get("completedIndexes", ""))
-    reached = {job_pods.completion_index(pod) for pod in pods if job_pods.phase(pod) == "Succeeded"}
+    reached = {
+        job_pods.completion_index(pod) for pod in pods if pod_state.phase(pod) == "Succeeded"
+    }
     return {index for index in known | reached if 0 <= index < completions}
 
 

@@ -2,14 +2,14 @@
 
 import datetime as dt
 
-from loraland_local.apiclient import objects, resources
+from loraland_local.apiclient import objects, pod_state, resources
 from loraland_local.apiclient.cluster import Cluster
 from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.informer import Informer
 from loraland_local.apiclient.objects import Event, Key, Object
 from loraland_local.apiclient.recorder import Recorder
 from loraland_local.apiclient.workqueue import Workqueue
-from loraland_local.controllers import job_pods, scheduler
+from loraland_local.controllers import scheduler
 
 _RETRY_INTERVAL_S = 30.0
 
@@ -30,7 +30,7 @@ class PlacementController:
     def _notice_pod(self, pod: Object) -> None:
         if not (pod.get("spec") or {}).get("nodeName"):
             self.queue.add(objects.key(pod))
-        elif job_pods.is_terminal(pod) or self._pods.get(objects.key(pod)) is None:
+        elif pod_state.is_terminal(pod) or self._pods.get(objects.key(pod)) is None:
             self._retry_waiting()
 
     def _notice_node(self, node: Object) -> None:

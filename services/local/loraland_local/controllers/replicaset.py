@@ -5,9 +5,8 @@ import dataclasses
 import datetime as dt
 from collections.abc import Iterable
 
-from loraland_local.apiclient import objects
+from loraland_local.apiclient import objects, pod_state
 from loraland_local.apiclient.objects import Object
-from loraland_local.controllers import job_pods
 
 _MAX_CREATIONS = 50
 
@@ -24,7 +23,7 @@ def plan(
     replica_set: Object, pods: list[Object], taken_names: Iterable[str], now: dt.datetime
 ) -> Plan:
     """Decide from the pods that the set owns."""
-    active = [pod for pod in pods if job_pods.is_active(pod)]
+    active = [pod for pod in pods if pod_state.is_active(pod)]
     status, wait_s = _build_status(replica_set, active, now)
     changed = None if status == replica_set.get("status") else status
     if objects.is_deleting(replica_set):
@@ -76,7 +75,7 @@ def _deletion_rank(pod: Object) -> tuple[bool, bool, bool, float]:
     created = objects.parse_time(objects.metadata(pod).get("creationTimestamp"))
     return (
         bool((pod.get("spec") or {}).get("nodeName")),
-        job_pods.phase(pod) == "Running",
+        pod_state.phase(pod) == "Running",
         objects.is_condition_true(pod, "Ready"),
         -created.timestamp() if created else 0.0,
     )

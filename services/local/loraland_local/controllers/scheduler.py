@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from loraland_local.apiclient import objects
+from loraland_local.apiclient import objects, pod_state, quantities
 from loraland_local.apiclient.objects import Object
-from loraland_local.controllers import job_pods, quantities
 
 NOT_READY_TAINT = "node.kubernetes.io/not-ready"
 
@@ -50,7 +49,7 @@ def is_waiting(pod: Object) -> bool:
     spec = pod.get("spec") or {}
     return (
         not spec.get("nodeName")
-        and not job_pods.is_terminal(pod)
+        and not pod_state.is_terminal(pod)
         and not objects.is_deleting(pod)
         and spec.get("schedulerName", "default-scheduler") == "default-scheduler"
     )
@@ -81,7 +80,7 @@ def _used_by_node(pods: Iterable[Object]) -> dict[str, dict[str, Decimal]]:
     used: dict[str, dict[str, Decimal]] = {}
     for pod in pods:
         node_name = (pod.get("spec") or {}).get("nodeName")
-        if node_name and not job_pods.is_terminal(pod):
+        if node_name and not pod_state.is_terminal(pod):
             totals = used.setdefault(node_name, {})
             for name, amount in requests_of(pod).items():
                 totals[name] = totals.get(name, Decimal(0)) + amount

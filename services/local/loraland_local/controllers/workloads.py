@@ -5,7 +5,7 @@ import copy
 import datetime as dt
 from collections.abc import Iterable
 
-from loraland_local.apiclient import objects, resources
+from loraland_local.apiclient import objects, pod_state, resources
 from loraland_local.apiclient.cluster import JSON_PATCH, Cluster
 from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.informer import Informer
@@ -63,7 +63,7 @@ class Workload:
         return (
             not objects.is_deleting(owner)
             and not objects.is_deleting(dependent)
-            and not job_pods.is_terminal(dependent)
+            and not pod_state.is_terminal(dependent)
             and objects.matches_selector(owner["spec"].get("selector"), objects.labels(dependent))
         )
 

@@ -8,10 +8,9 @@ import pathlib
 import uuid
 from collections.abc import Callable, Sequence
 
-from loraland_local.apiclient import objects
+from loraland_local.apiclient import objects, quantities
 from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.objects import Object
-from loraland_local.controllers import quantities
 from loraland_local.kubelet import attempt, health, hooks, memory, probes, process
 from loraland_local.kubelet.attempt import Surroundings
 from loraland_local.kubelet.backoff import CrashBackoff

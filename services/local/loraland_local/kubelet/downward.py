@@ -5,9 +5,8 @@ import re
 from decimal import Decimal
 from typing import Any
 
-from loraland_local.apiclient import objects
+from loraland_local.apiclient import objects, quantities
 from loraland_local.apiclient.objects import Object
-from loraland_local.controllers import quantities
 
 _SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['([^']+)'\]$")
 _SPEC_FIELDS = {

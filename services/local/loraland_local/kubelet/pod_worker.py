@@ -5,10 +5,9 @@ import contextlib
 import datetime as dt
 import logging
 
-from loraland_local.apiclient import objects, resources
+from loraland_local.apiclient import objects, pod_state, resources
 from loraland_local.apiclient.errors import ApiError
 from loraland_local.apiclient.objects import Object
-from loraland_local.controllers import job_pods
 from loraland_local.kubelet import earlier, projections, status, volumes
 from loraland_local.kubelet.attempt import Surroundings
 from loraland_local.kubelet.container import Container
@@ -88,7 +87,7 @@ class PodWorker:
 
     async def run(self) -> None:
         """Live the pod's life."""
-        if not job_pods.is_terminal(self._writer.pod):
+        if not pod_state.is_terminal(self._writer.pod):
             await self._live()
         await self._deleting.wait()
         if not self._is_vanished:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from loraland_local.apiclient import objects
+from loraland_local.apiclient import objects, pod_state
 from loraland_local.apiclient.objects import Object
 from loraland_local.controllers import job, job_pods
 
@@ -48,7 +48,7 @@ class World:
         return self
 
     def _drop_if_gone(self, pod: Object) -> None:
-        if objects.is_deleting(pod) and job_pods.is_terminal(pod):
+        if objects.is_deleting(pod) and pod_state.is_terminal(pod):
             self.pods.pop(objects.name(pod), None)
 
     def pass_time(self, seconds: float) -> "World":
@@ -56,7 +56,7 @@ class World:
         return self
 
     def active(self) -> list[Object]:
-        return [pod for pod in self.pods.values() if job_pods.is_active(pod)]
+        return [pod for pod in self.pods.values() if pod_state.is_active(pod)]
 
     def end(self, exit_code: int, pod: Object | None = None) -> "World":
         """Let one pod end, the first that runs unless one is given."""
@@ -70,7 +70,7 @@ class World:
 
     def end_deleted(self) -> "World":
         for pod in list(self.pods.values()):
-            if objects.is_deleting(pod) and not job_pods.is_terminal(pod):
+            if objects.is_deleting(pod) and not pod_state.is_terminal(pod):
                 self.end(143, pod)
         return self
 

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 import pytest
-from loraland_local.controllers import quantities
+from loraland_local.apiclient import quantities
 
 
 @pytest.mark.parametrize(
