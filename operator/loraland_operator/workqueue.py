@@ -125,5 +125,7 @@ class Workqueue(Generic[K]):
         self._failures[key] = failures
         backoff_s = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(failures - 1, 10))
         delay_s = max(at_least_s, backoff_s) * random.uniform(0.8, 1.2)  # noqa: S311 (jitter)
-        log.info("%s again in %.1f s (failure %d): %s", key, delay_s, failures, error)
+        # The first time is mostly the world still getting up.
+        level = logging.DEBUG if failures == 1 else logging.INFO
+        log.log(level, "%s again in %.1f s (failure %d): %s", key, delay_s, failures, error)
         self.add_after(key, delay_s)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 from loraland_core import keys, names
 from loraland_core.artifacts import File
 from loraland_core.jobspec import TerminationMessage
@@ -247,6 +248,19 @@ def test_nothing_is_left_of_kopf_on_our_objects(world: World) -> None:
 
     assert "finalizers" not in job["metadata"]
     assert not any("kopf" in a for a in job["metadata"].get("annotations", {}))
+
+
+def test_operator_answers_probes_and_scrapes(world: World) -> None:
+    """The kubelet asks /healthz, Prometheus /metrics."""
+    pool = urllib3.PoolManager(retries=False)
+    answers = {}
+    for name, path in (("LIVENESS", "healthz"), ("METRICS", "metrics")):
+        port = world.environment[f"LORALAND_{name}_PORT"]
+        answers[path] = pool.request("GET", f"http://127.0.0.1:{port}/{path}", timeout=5)
+    pool.clear()
+
+    assert answers["healthz"].status == 200
+    assert b'loraland_operator_reconciles_total{kind="Adapter"}' in answers["metrics"].data
 
 
 def test_spec_is_immutable(world: World) -> None:
