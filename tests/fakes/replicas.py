@@ -1,6 +1,5 @@
 """A real replica of a tiny base model, and what it serves: for tests of the data plane."""
 
-import asyncio
 import hashlib
 import json
 import os
@@ -8,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from loraland_core.keys import AdapterRecord, Epoch
 from loraland_core.prompts import PromptTemplate
 from loraland_core.store import Store, StoreConfig
 from loraland_models import sources
+from waiting import wait_for
 
 BASE = "tiny"
 TOKEN, OTHER_TOKEN, ADMIN_TOKEN = "token-of-default", "token-of-other", "token-of-admin"
@@ -244,25 +244,6 @@ def _environment(land: Land, store_config: StoreConfig, port: int) -> dict[str, 
         "AWS_ACCESS_KEY_ID": servers.S3_CREDENTIALS["aws_access_key_id"],
         "AWS_SECRET_ACCESS_KEY": servers.S3_CREDENTIALS["aws_secret_access_key"],
     }
-
-
-def wait_for(
-    condition: Callable[[], Any],
-    *,
-    limit_s: float = 60,
-    process: "subprocess.Popen[bytes] | None" = None,
-) -> None:
-    """Wait until something is so; fail when it is not within the limit."""
-    deadline_s = time.monotonic() + limit_s
-    while not condition():
-        assert process is None or process.poll() is None, "the replica has ended"
-        assert time.monotonic() < deadline_s, "waited too long"
-        time.sleep(0.05)
-
-
-async def until(condition: Callable[[], Any], *, limit_s: float = 60) -> None:
-    """``wait_for`` beside running requests."""
-    await asyncio.to_thread(wait_for, condition, limit_s=limit_s)
 
 
 def build_base(folder: Path) -> tuple[Path, str]:

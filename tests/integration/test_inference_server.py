@@ -18,10 +18,11 @@ import servers
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from loraland_client import CallFailed
-from loraland_core import artifacts
+from loraland_core import artifacts, keys
 from loraland_core.rpc import admin_pb2, admin_pb2_grpc
 from loraland_core.store import Store, StoreConfig
-from replicas import ADMIN_TOKEN, OTHER_TOKEN, Land, Replica, until
+from replicas import ADMIN_TOKEN, OTHER_TOKEN, Land, Replica
+from waiting import until, wait_for
 
 Code = grpc.StatusCode
 SHORT: dict[str, Any] = {"max_tokens": 8, "ignore_eos": True}
@@ -71,7 +72,7 @@ def world(s3_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wor
         land.complete()
         with replicas.running(land, config, LORALAND_STEP_LIMIT_S="8") as replica:
             built.replica = replica
-            replicas.wait_for(land.is_applied)
+            wait_for(land.is_applied)
             yield built
     finally:
         built.stop_redis()
@@ -125,11 +126,11 @@ async def test_inputs_of_every_kind_reach_the_model(world: World) -> None:
         fields = await client.generate(fields={"question": "x"}, adapter="default/one", **SHORT)
         prompt = await client.generate(prompt="Q: x\nA:", adapter="default/one", **SHORT)
         chat = await client.generate(messages=[{"role": "user", "content": "x"}], **SHORT)
-        logprobs = await client.score(["abc", "x"], prompt="hello", adapter="default/one")
+        scores = await client.score(["abc", "x"], prompt="hello", adapter="default/one")
 
     assert fields.token_ids == prompt.token_ids
     assert chat.prompt_tokens > 3
-    assert all(value < 0 for value in logprobs)
+    assert all(score.logprob < 0 for score in scores)
 
 
 @pytest.mark.parametrize(
@@ -258,6 +259,25 @@ async def test_new_digest_under_a_name_takes_over(world: World) -> None:
 
     assert (before[-1].digest, after.digest) == (old.digest, new.digest)
     assert sum(len(piece.token_ids) for piece in before) == 200
+
+
+async def test_pinned_and_prefetched_adapters_come_near_before_anybody_asks(world: World) -> None:
+    """The registry's wishes are met without a request, and the residency tells of it."""
+    for seed, kind in enumerate(("prefetch", "pinned")):
+        name = f"default/{kind}"
+        manifest = world.land.upload(name, world.land.make(name, seed=40 + seed))
+        world.land.publish(name, manifest, **{kind: True})
+
+    wanted = {"default/pinned": "slot", "default/prefetch": "disk"}
+    await until(lambda: wanted.items() <= _tiers(world).items(), limit_s=30)
+
+    world.land.publish("default/pinned", manifest, pinned=False)
+
+
+def _tiers(world: World) -> dict[str, str]:
+    with world.land.redis as client:
+        data = client.get(keys.residency(replicas.BASE, "replica-0"))
+    return {i: r.tier for i, r in keys.parse_residency(data).adapters.items()} if data else {}
 
 
 async def test_more_adapters_than_slots_all_answer(world: World) -> None:

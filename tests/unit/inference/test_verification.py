@@ -1,12 +1,18 @@
 """Is an artifact what its record says, and made for this base model? The judgement alone."""
 
+import asyncio
+import threading
 from typing import Any
 
 import pytest
 from loraland_core import artifacts
 from loraland_core.artifacts import File, Manifest
+from loraland_core.errors import NotFound, Unavailable
 from loraland_core.keys import AdapterRecord
+from loraland_inference.adapters import verification
+from loraland_inference.adapters.registry import Registry
 from loraland_inference.adapters.verification import Expectation, judge
+from waiting import until
 
 EXPECTED = Expectation(base_model="tiny", resolved_revision="r1", max_rank=16)
 
@@ -66,3 +72,52 @@ def test_judge_refuses_an_artifact_without_a_manifest() -> None:
 
     assert rejection is not None
     assert rejection.reason == "ManifestMissing"
+
+
+class SlowStore:
+    """Has one manifest; another never answers, and a third is away at first."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self.gate = threading.Event()
+        self.faults = 1
+
+    def key(self, uri: str) -> str:
+        return uri
+
+    def read(self, key: str, *, max_bytes: int) -> bytes:
+        if "hangs" in key:
+            self.gate.wait(10)
+        if "away" in key and self.faults:
+            self.faults -= 1
+            raise Unavailable("away")
+        if "absent" in key:
+            raise NotFound(key)
+        return self._manifest.to_json()[:max_bytes]
+
+
+async def test_verification_goes_on_beside_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each record gets its verdict by itself; an outage is tried again, not held against it."""
+    monkeypatch.setattr(verification, "RETRY_S", 0.02)
+    manifest, registry = build_manifest(), Registry()
+    store = SlowStore(manifest)
+    registry.replace({f"ns/{n}": record_of(manifest, n) for n in ("hangs", "away", "absent")}, 1)
+    task = asyncio.create_task(verification.run(registry, store, EXPECTED))  # type: ignore[arg-type]
+
+    await until(lambda: unverified_ids(registry) == ["ns/hangs"])
+    store.gate.set()
+    task.cancel()
+
+    reasons = {i: r.reason for i, r in registry.rejections().items()}
+    assert reasons == {"ns/absent": "ManifestMissing"}
+
+
+def unverified_ids(registry: Registry) -> list[str]:
+    return [adapter_id for adapter_id, _ in registry.unverified()]
+
+
+def record_of(manifest: Manifest, name: str) -> AdapterRecord:
+    return AdapterRecord(
+        base_model="tiny", digest=manifest.digest, uri=f"s3://b/{name}/", size_bytes=1, rank=8,
+        tenants=["ns"], revision=1,
+    )  # fmt: skip

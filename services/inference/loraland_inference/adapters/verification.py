@@ -5,11 +5,11 @@ are hashed when they are fetched.
 """
 
 import asyncio
+import functools
 import logging
-from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from loraland_core import artifacts
 from loraland_core.artifacts import Manifest
@@ -71,46 +71,55 @@ def _judge_fit(
 
 
 async def run(registry: Registry, store: Store, expected: Expectation) -> None:
-    """Verify what is new in the registry until cancelled."""
+    """Verify what is new in the registry until cancelled; one that waits holds up no other."""
     changed = asyncio.Event()
     registry.on_change = changed.set
     executor = ThreadPoolExecutor(CONCURRENT, thread_name_prefix="verify")
-
-    def verify(adapter_id: str, record: AdapterRecord) -> Coroutine[Any, Any, bool]:
-        return _verify(registry, store, expected, executor, adapter_id=adapter_id, record=record)
-
+    running: dict[tuple[str, str], asyncio.Task[None]] = {}
     try:
         while True:
             changed.clear()
-            results = await asyncio.gather(*(verify(i, r) for i, r in registry.unverified()))
-            if all(results):
-                await changed.wait()
-            else:
-                await asyncio.sleep(RETRY_S)
+            for adapter_id, record in registry.unverified():
+                key = (adapter_id, record.digest)
+                if key not in running:
+                    work = _verify(registry, store, expected, executor, adapter_id, record)
+                    running[key] = asyncio.create_task(work)
+                    running[key].add_done_callback(functools.partial(_forget, running, key))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), RETRY_S)
     finally:
+        for task in running.values():
+            task.cancel()
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-async def _verify(
+def _forget(
+    running: dict[tuple[str, str], asyncio.Task[None]],
+    key: tuple[str, str],
+    _: asyncio.Task[None],
+) -> None:
+    del running[key]
+
+
+async def _verify(  # noqa: PLR0917 (its one caller passes what it was given)
     registry: Registry,
     store: Store,
     expected: Expectation,
     executor: ThreadPoolExecutor,
-    *,
     adapter_id: str,
     record: AdapterRecord,
-) -> bool:
-    """Return whether there is a verdict; the store may be away."""
+) -> None:
+    """Reach a verdict, unless the store is away: then it is tried again."""
     try:
         loop = asyncio.get_running_loop()
         data = await loop.run_in_executor(executor, _read_manifest, store, record)
     except Unavailable as error:
         log.warning("%s cannot be verified yet: %s", adapter_id, error)
-        return False
+        return
     except InvalidInput as error:
         # No bucket or no access: the platform's fault, not the adapter's.
         log.error("%s cannot be verified: %s", adapter_id, error)
-        return False
+        return
     except ArtifactElsewhere as error:
         rejection: Rejection | None = _rejection(record, Reason.ARTIFACT_INVALID, str(error))
     else:
@@ -118,7 +127,6 @@ async def _verify(
     registry.set_verified(adapter_id, record, rejection)
     if rejection is not None:
         log.warning("%s is refused: %s: %s", adapter_id, rejection.reason, rejection.message)
-    return True
 
 
 def _read_manifest(store: Store, record: AdapterRecord) -> bytes | None:
