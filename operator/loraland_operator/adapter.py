@@ -40,13 +40,14 @@ class Adapters:
     fleets: Fleets
     base_models: BaseModels
     clock: Callable[[], datetime]
-    # When an adapter's instances were written last, by uid; after a restart they are written anew.
-    _instances_at: dict[str, datetime] = field(default_factory=dict)
+    # When an Adapter's instances were written last; after a restart they are written anew.
+    _instances_at: dict[Key, datetime] = field(default_factory=dict)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the world nearer to what the Adapter asks for; return when to look again."""
         settled = await self._settle(key)
         if settled is None:
+            self._instances_at.pop(key, None)
             return None
         obj, plan, now = settled
         if plan.status is not None:
@@ -60,7 +61,7 @@ class Adapters:
                 now=now,
             )
             if plan.status.get("instances") != (obj.get("status") or {}).get("instances"):
-                self._instances_at[obj["metadata"]["uid"]] = now
+                self._instances_at[key] = now
         return plan.requeue_after_s
 
     async def _settle(self, key: Key) -> tuple[Object, AdapterPlan, datetime] | None:
@@ -104,7 +105,6 @@ class Adapters:
         if plan.remove_finalizer:
             others = [f for f in adapter.metadata.finalizers if f != names.FINALIZER]
             await self._set_finalizers(obj, others)
-            self._instances_at.pop(adapter.metadata.uid, None)
         return ""
 
     async def _set_finalizers(self, obj: Object, finalizers: list[str]) -> None:
@@ -122,7 +122,9 @@ class Adapters:
             entry=self.base_models.find(base_model),
             known_base_models=self.base_models.names,
             uri=self._uri(adapter),
-            instances_written_at=self._instances_at.get(adapter.metadata.uid),
+            instances_written_at=self._instances_at.get(
+                Key(names.ADAPTER, adapter.metadata.namespace, adapter.metadata.name)
+            ),
         )
         if adapter.metadata.deletion_timestamp:
             observed = replace(observed, unshared_prefixes=await self._find_unshared(adapter))

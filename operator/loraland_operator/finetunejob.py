@@ -48,12 +48,13 @@ class FineTuneJobs:
     base_models: BaseModels
     settings: Settings
     clock: Callable[[], datetime]
-    _memories: dict[str, _Memory] = field(default_factory=dict)
+    _memories: dict[Key, _Memory] = field(default_factory=dict)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the world nearer to what the job asks for; return when to look again."""
         settled = await self._settle(key)
         if settled is None:
+            self._memories.pop(key, None)
             return None
         obj, plan, now = settled
         if plan.status is not None:
@@ -67,7 +68,7 @@ class FineTuneJobs:
                 now=now,
             )
         else:
-            self._memories.pop(obj["metadata"]["uid"], None)
+            self._memories.pop(key, None)
         if plan.delete_self:
             log.info("%s has outlived its time and is deleted", key)
             await self.cluster.delete(kubernetes.FINE_TUNE_JOBS, obj)
@@ -212,4 +213,5 @@ class FineTuneJobs:
         return missing
 
     def _memory(self, job: FineTuneJob) -> _Memory:
-        return self._memories.setdefault(job.metadata.uid, _Memory())
+        key = Key(names.FINE_TUNE_JOB, job.metadata.namespace, job.metadata.name)
+        return self._memories.setdefault(key, _Memory())

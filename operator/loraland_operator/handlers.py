@@ -28,9 +28,9 @@ def register(registry: kopf.OperatorRegistry, *, mirror: Mirror, queue: Workqueu
         obj = event["object"]
         if event["type"] == "DELETED":
             mirror.remove(obj)
-            queue.forget(key_of(obj))
-        elif mirror.put(obj):
-            queue.add(key_of(obj))
+        elif not mirror.put(obj):
+            return
+        queue.add(key_of(obj))
 
     async def observe_child(event: Mapping[str, Any], **_: Any) -> None:
         obj = event["object"]

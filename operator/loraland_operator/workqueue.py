@@ -63,13 +63,6 @@ class Workqueue(Generic[K]):
             timer.cancel()
         self._timers[key] = loop.call_later(delay_s, self._ring, key)
 
-    def forget(self, key: K) -> None:
-        """Drop what is remembered of a key whose object is gone."""
-        self._failures.pop(key, None)
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-
     def start(self) -> None:
         self._tasks = [
             asyncio.create_task(self._work(), name=f"worker-{i}") for i in range(self._num_workers)
