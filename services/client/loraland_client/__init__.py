@@ -1,6 +1,7 @@
 """The Python client of LoRA Land's replicas."""
 
-from loraland_client.client import Client, Completion
+from loraland_client.client import Client
 from loraland_client.failures import CallFailed
+from loraland_client.wire import Completion, Score, TokenLogprob
 
-__all__ = ["CallFailed", "Client", "Completion"]
+__all__ = ["CallFailed", "Client", "Completion", "Score", "TokenLogprob"]

@@ -5,17 +5,19 @@ answer = await client.generate("Where is my parcel?", adapter="default/support")
 """
 
 import asyncio
+import math
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 from loraland_core.rpc import inference_pb2, inference_pb2_grpc
 
+from loraland_client import wire
 from loraland_client.failures import CallFailed, from_rpc_error
+from loraland_client.wire import Completion, Inputs, Request, Score
 
 DEFAULT_TIMEOUT_S = 120.0
 MAX_ATTEMPTS = 5
@@ -25,53 +27,6 @@ PAGE_SIZE = 500
 MAX_RECEIVE_BYTES = 16 * 1024 * 1024
 
 R = TypeVar("R")
-
-
-class Options(TypedDict, total=False):
-    """Sampling parameters and the rest of a generation's options; all may be left out."""
-
-    max_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
-    seed: int
-    stop: Sequence[str]
-    stop_token_ids: Sequence[int]
-    ignore_eos: bool
-
-
-class Inputs(TypedDict, total=False):
-    """What to answer; exactly one."""
-
-    prompt: str | None
-    fields: Mapping[str, str] | None
-    messages: Sequence[Mapping[str, str]] | None
-    token_ids: Sequence[int] | None
-
-
-class Request(Inputs, Options, total=False):
-    adapter: str
-    request_id: str
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A whole reply, or a piece of one.
-
-    Of a stream's pieces the last alone has a ``finish_reason`` (stop or length) and what follows it.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    digest: str = ""
-    request_id: str = ""
-    queue_s: float = 0.0
-    adapter_load_s: float = 0.0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
 
 
 class Client:
@@ -111,14 +66,14 @@ class Client:
         self, *, timeout_s: float | None = None, **request: Unpack[Request]
     ) -> Completion:
         """Return the whole reply."""
-        response = await self._call(self._stub.Generate, build_request(request), timeout_s)
-        return _completion(response)
+        response = await self._call(self._stub.Generate, wire.build_request(request), timeout_s)
+        return wire.read_completion(response)
 
     async def stream(
         self, *, timeout_s: float | None = None, **request: Unpack[Request]
     ) -> AsyncIterator[Completion]:
         """Yield the reply while it is made; retried only before the first piece."""
-        built = build_request(request)
+        built = wire.build_request(request)
         deadline_s = time.monotonic() + (timeout_s or self._timeout_s)
         attempt = 1
         while True:
@@ -129,7 +84,7 @@ class Client:
                 )
                 async for response in call:
                     has_begun = True
-                    yield _completion(response)
+                    yield wire.read_completion(response)
             except grpc.aio.AioRpcError as error:
                 failure = from_rpc_error(error)
                 if has_begun:
@@ -158,13 +113,31 @@ class Client:
         adapter: str = "",
         timeout_s: float | None = None,
         **inputs: Unpack[Inputs],
-    ) -> list[float]:
-        """Return the log-probability of each completion after the input."""
+    ) -> list[Score]:
+        """Return how likely each completion is after the input, in their order."""
         request = inference_pb2.ScoreRequest(
-            adapter=adapter, input=build_input(inputs), completions=completions
+            adapter=adapter, input=wire.build_input(inputs), completions=completions
         )
         response = await self._call(self._stub.Score, request, timeout_s)
-        return [score.logprob for score in response.scores]
+        return [wire.read_score(score) for score in response.scores]
+
+    async def classify(
+        self,
+        labels: Sequence[str],
+        *,
+        adapter: str = "",
+        timeout_s: float | None = None,
+        **inputs: Unpack[Inputs],
+    ) -> dict[str, float]:
+        """Return each label's probability among these labels as the answer to the input.
+
+        A label is compared as a whole, by the sum over its tokens; write it as the adapter was
+        trained to, with the space before it if there is one.
+        """
+        scores = await self.score(labels, adapter=adapter, timeout_s=timeout_s, **inputs)
+        most = max(score.logprob for score in scores)
+        weights = [math.exp(score.logprob - most) for score in scores]
+        return {label: w / sum(weights) for label, w in zip(labels, weights, strict=True)}
 
     async def server_info(self) -> inference_pb2.GetServerInfoResponse:
         return await self._call(
@@ -194,52 +167,3 @@ class Client:
         if not failure.is_retriable or attempt >= self._max_attempts or is_late:
             raise failure
         await asyncio.sleep(delay_s)
-
-
-def build_input(inputs: Inputs) -> inference_pb2.Input:
-    """Return the request's input; ``TypeError`` for none or more than one."""
-    given = {name: value for name, value in inputs.items() if value is not None}
-    if len(given) != 1:
-        found = ", ".join(given) or "none"
-        raise TypeError(f"give one of prompt, fields, messages, token_ids; found {found}")
-    if (prompt := inputs.get("prompt")) is not None:
-        return inference_pb2.Input(prompt=prompt)
-    if (fields := inputs.get("fields")) is not None:
-        return inference_pb2.Input(fields=inference_pb2.Fields(values=dict(fields)))
-    if (messages := inputs.get("messages")) is not None:
-        chat = [inference_pb2.Message(role=m["role"], content=m["content"]) for m in messages]
-        return inference_pb2.Input(messages=inference_pb2.Messages(messages=chat))
-    return inference_pb2.Input(token_ids=inference_pb2.TokenIds(ids=inputs["token_ids"] or ()))
-
-
-def build_request(request: Request) -> inference_pb2.GenerateRequest:
-    names = Options.__optional_keys__
-    sampling = {name: value for name, value in request.items() if name in names}
-    inputs = {name: value for name, value in request.items() if name in Inputs.__optional_keys__}
-    return inference_pb2.GenerateRequest(
-        adapter=request.get("adapter", ""),
-        input=build_input(cast("Inputs", inputs)),
-        request_id=request.get("request_id", ""),
-        sampling=inference_pb2.SamplingParams(**cast("Any", sampling)),
-    )
-
-
-def _completion(
-    response: inference_pb2.GenerateResponse | inference_pb2.GenerateStreamResponse,
-) -> Completion:
-    if response.finish_reason == inference_pb2.FINISH_REASON_UNSPECIFIED:
-        return Completion(response.text, tuple(response.token_ids))
-    reason = inference_pb2.FinishReason.Name(response.finish_reason)
-    return Completion(
-        text=response.text,
-        token_ids=tuple(response.token_ids),
-        finish_reason=reason.removeprefix("FINISH_REASON_").lower(),
-        prompt_tokens=response.usage.prompt_tokens,
-        completion_tokens=response.usage.completion_tokens,
-        digest=response.digest,
-        request_id=response.request_id,
-        queue_s=response.timings.queue_s,
-        adapter_load_s=response.timings.adapter_load_s,
-        prefill_s=response.timings.prefill_s,
-        decode_s=response.timings.decode_s,
-    )

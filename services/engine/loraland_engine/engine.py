@@ -62,6 +62,7 @@ class Engine:
             max_running=self.config.max_running, max_step_tokens=self.config.max_step_tokens
         )
         self._slot_of: dict[str, int] = {}
+        self.vocabulary_size: int = model.config.get_text_config().vocab_size
         self.eos_token_ids = _eos_token_ids(model, tokenizer)
         self._answers = Answers(tokenizer, self.eos_token_ids, clock)
         self._warm_up()

@@ -47,9 +47,11 @@ class EngineInfo:
 
 @dataclass(eq=False)
 class Ticket:
-    """A request in the engine: its outputs in order, then None or an error. Ends exactly once."""
+    """A request in the engine: its completions' outputs, or an error. Ends exactly once."""
 
     id: str
+    # Completions that have not ended.
+    num_open: int = 1
     outputs: asyncio.Queue[Output | LoraLandError] = field(default_factory=asyncio.Queue)
     # Done when the engine no longer touches the request, whoever still listens.
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -98,9 +100,11 @@ class EngineClient:
 
     # Requests.
 
-    def generate(self, request: Message, *, on_end: Callable[[], None]) -> Ticket:
+    def generate(
+        self, request: Message, *, on_end: Callable[[], None], num_completions: int = 1
+    ) -> Ticket:
         """Send a ``generate`` or ``score`` message; its id is chosen here."""
-        ticket = Ticket(f"r{next(self._ids)}", on_end=on_end)
+        ticket = Ticket(f"r{next(self._ids)}", num_completions, on_end=on_end)
         try:
             self._send(request | {"id": ticket.id})
         except Unavailable:
@@ -239,6 +243,8 @@ class EngineClient:
             return
         ticket.outputs.put_nowait(output)
         if "finish" in output:
+            ticket.num_open -= 1
+        if ticket.num_open == 0:
             del self._tickets[ticket.id]
             ticket.end()
 

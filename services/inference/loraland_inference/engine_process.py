@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,12 +24,14 @@ from loraland_core.catalogue import BaseModelEntry
 from loraland_core.errors import InvalidInput, LoraLandError
 from loraland_core.store import StoreConfig
 from loraland_engine.engine import Engine, EngineConfig
+from loraland_engine.grammar import GrammarCompiler
 from loraland_engine.lora import LoraAdapter
-from loraland_engine.sequence import Output, SamplingParams
-from loraland_models import encoding, sources, weights
+from loraland_engine.sequence import Output
+from loraland_models import sources, weights
 
 from loraland_inference import messages
 from loraland_inference.messages import Message
+from loraland_inference.preparation import Prepared, Preparer
 
 log = logging.getLogger("loraland.engine")
 
@@ -69,28 +72,21 @@ class EngineLoop:
             except InvalidInput as error:
                 self.send(refusal(message, error))
 
-    def _generate(self, message: Message, token_ids: list[int]) -> None:
-        options = message["params"]
+    def _generate(self, message: Message, prepared: Prepared) -> None:
         self._engine.submit(
             message["id"],
-            token_ids,
-            SamplingParams(
-                **options
-                | {
-                    "stop": tuple(options["stop"]),
-                    "stop_token_ids": frozenset(options["stop_token_ids"]),
-                }
-            ),
+            prepared.token_ids,
+            prepared.params,
             adapter_id=message["adapter"],
+            constraint=prepared.constraint,
             deadline_s=self._engine.now_s() + message["deadline_in_s"],
         )
 
-    def _score(self, message: Message, token_ids: list[list[int]]) -> None:
-        prompt, completion = token_ids
+    def _score(self, message: Message, prepared: Prepared) -> None:
         self._engine.submit_score(
             message["id"],
-            prompt,
-            [completion],
+            prepared.token_ids,
+            prepared.completions,
             adapter_id=message["adapter"],
             deadline_s=self._engine.now_s() + message["deadline_in_s"],
         )
@@ -116,7 +112,12 @@ class Reader(threading.Thread):
         self._lines = lines
         self._loop = loop
         self._loader = loader
-        self._tokenizer = engine.tokenizer
+        grammars = GrammarCompiler(
+            engine.tokenizer,
+            vocabulary_size=engine.vocabulary_size,
+            eos_token_ids=engine.eos_token_ids,
+        )
+        self._preparer = Preparer(engine.tokenizer, grammars)
         self._send = loop.send
 
     def run(self) -> None:
@@ -133,15 +134,12 @@ class Reader(threading.Thread):
             case "load":
                 self._loader.post(message)
             case "tokenize":
-                token_ids = encode_input(self._tokenizer, message["input"])
+                token_ids = self._preparer.tokens(message["input"])
                 self._send({"type": "tokens", "id": message["id"], "token_ids": token_ids})
             case "generate":
-                token_ids = encode_input(self._tokenizer, message["input"])
-                self._loop.post(("generate", message, token_ids))
+                self._loop.post(("generate", message, self._preparer.generation(message)))
             case "score":
-                prompt = encode_input(self._tokenizer, message["input"])
-                completion = self._tokenizer.encode(message["completion"], add_special_tokens=False)
-                self._loop.post(("score", message, [prompt, completion]))
+                self._loop.post(("score", message, self._preparer.scoring(message)))
             case "cancel" | "unload" as kind:
                 self._loop.post((kind, message, None))
 
@@ -175,15 +173,6 @@ class Loader(threading.Thread):
     def _fail(self, message: Message, text: str, reason: str) -> None:
         failed = {"digest": message["digest"], "message": text, "reason": reason}
         self._loop.send({"type": "load-failed", **failed})
-
-
-def encode_input(tokenizer: Any, given: messages.Input) -> list[int]:
-    """Return the tokens of whichever form the input has."""
-    if "token_ids" in given:
-        return given["token_ids"]
-    if "messages" in given:
-        return encoding.encode_messages(tokenizer, given["messages"], field="input.messages")
-    return encoding.encode_prompt(tokenizer, given["text"])
 
 
 def refusal(message: Message, error: InvalidInput) -> Message:
@@ -222,7 +211,7 @@ def build_engine(settings: dict[str, Any]) -> tuple[Engine, Message]:
     return engine, {
         "type": "ready",
         "context_tokens": engine.context_tokens,
-        "vocabulary_size": model.config.get_text_config().vocab_size,
+        "vocabulary_size": engine.vocabulary_size,
         "resolved_revision": model_source.revision,
         "precision": precision.label,
     }
@@ -269,20 +258,22 @@ def _claim_standard_output() -> Callable[[Message], None]:
 def _output(output: Output) -> Message:
     message: Message = {
         "id": output.request_id,
+        "index": output.index,
         "text": output.text,
         "token_ids": output.token_ids,
     }
+    if output.logprobs:
+        message["logprobs"] = [asdict(p) for p in output.logprobs]
     if output.finish_reason is not None:
         message |= {
             "finish": output.finish_reason.value,
+            "error": output.error,
             "num_prompt_tokens": output.num_prompt_tokens,
             "num_output_tokens": output.num_output_tokens,
             "queue_s": output.timings.queue_s,
             "prefill_s": output.timings.prefill_s,
             "decode_s": output.timings.decode_s,
         }
-    if output.logprobs:
-        message["logprob"] = output.logprob
     return message
 
 

@@ -1,6 +1,5 @@
 """The Inference service: protobuf in, engine messages out, and back. Policy lies elsewhere."""
 
-import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -9,26 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from loraland_core import keys
-from loraland_core.errors import LoraLandError, Unavailable
+from loraland_core.errors import InvalidInput, LoraLandError, Unavailable
 from loraland_core.rpc import inference_pb2, inference_pb2_grpc
 
-from loraland_inference import auth, requests, statuses
+from loraland_inference import auth, replies, requests, sampling, statuses
 from loraland_inference.adapters.coordinator import Coordinator, Lease
 from loraland_inference.engine_client import EngineClient, EngineInfo, Ticket
 from loraland_inference.failures import DeadlinePassed
 from loraland_inference.messages import Message, Output
 from loraland_inference.metrics import Metrics
+from loraland_inference.replies import Reply
 from loraland_inference.server_state import ServerState
 
 # A call without a deadline of its own gets this one.
 DEFAULT_DEADLINE_S = 600.0
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 100
-_FINISH = {
-    "stop": inference_pb2.FINISH_REASON_STOP,
-    "length": inference_pb2.FINISH_REASON_LENGTH,
-}
-
 _TIERS = {
     "absent": inference_pb2.TIER_ABSENT,
     "disk": inference_pb2.TIER_DISK,
@@ -40,10 +35,9 @@ _TIERS = {
 class _Call:
     """What is known of a request beside its outputs."""
 
-    request_id: str
     started_s: float
-    lease: Lease
     ticket: Ticket
+    reply: Reply
 
 
 class InferenceService(inference_pb2_grpc.InferenceServicer):
@@ -66,16 +60,10 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self, request: inference_pb2.GenerateRequest, context: Any
     ) -> inference_pb2.GenerateResponse:
         async with self._answering("Generate", context):
-            response = inference_pb2.GenerateResponse()
-            texts: list[str] = []
             async with self._generating(request, context) as call:
                 async for output in self._outputs(call):
-                    texts.append(output["text"])
-                    response.token_ids.extend(output["token_ids"])
-                    if "finish" in output:
-                        self._finish(response, output, call)
-            response.text = "".join(texts)
-            return response
+                    call.reply.add(output)
+            return call.reply.build_whole()
 
     async def GenerateStream(  # noqa: N802 (gRPC's name)
         self, request: inference_pb2.GenerateRequest, context: Any
@@ -85,13 +73,10 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             self._generating(request, context) as call,
         ):
             async for output in self._outputs(call):
-                response = inference_pb2.GenerateStreamResponse(
-                    text=output["text"], token_ids=output["token_ids"]
-                )
-                if "finish" in output:
-                    self._finish(response, output, call)
-                if response.text or response.token_ids or "finish" in output:
-                    yield response
+                call.reply.add(output)
+                piece = call.reply.build_piece(output)
+                if piece is not None:
+                    yield piece
 
     async def Score(  # noqa: N802 (gRPC's name)
         self, request: inference_pb2.ScoreRequest, context: Any
@@ -102,10 +87,9 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             completions = requests.check_completions(list(request.completions))
             requests.check_request_id(request.request_id)
             async with self._leased(request.adapter) as lease:
-                message = self._message("score", lease, context) | {"input": render(lease.prompt)}
-                scores = await asyncio.gather(
-                    *(self._score(message | {"completion": text}) for text in completions)
-                )
+                message = self._message("score", lease, context)
+                message |= {"input": render(lease.prompt), "completions": completions}
+                scores = await self._score(message, len(completions))
             return inference_pb2.ScoreResponse(scores=scores, digest=lease.digest)
 
     async def Tokenize(  # noqa: N802 (gRPC's name)
@@ -148,7 +132,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
                 num_slots=self._coordinator.slots.num_slots,
                 num_free_slots=self._coordinator.slots.num_free,
                 queue_depth=self._state.num_requests,
-                default_max_tokens=requests.DEFAULT_MAX_TOKENS,
+                default_max_tokens=sampling.DEFAULT_MAX_TOKENS,
                 version=self._state.version,
                 registry_known=self._coordinator.registry.is_known,
             )
@@ -167,17 +151,26 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         started_s = time.monotonic()
         limits = self._limits()
         render = requests.check_input(request.input, limits)
-        params = requests.build_params(request.sampling, limits)
+        params = sampling.build_params(request.sampling, limits)
+        options = {"params": params, "grammar": sampling.build_grammar(request.sampling)}
         request_id = requests.check_request_id(request.request_id) or uuid.uuid4().hex
         requests.check_adapter_id(request.adapter)
         with self._state.admitted():
             lease = await self._coordinator.acquire(
                 request.adapter, lambda record: auth.caller().may_use(record.tenants)
             )
-            ticket = self._start(lease, context, {"params": params}, render)
+            ticket = self._start(lease, context, options, render)
             self._metrics.adapter_load.observe(lease.load_s)
             try:
-                yield _Call(request_id, started_s, lease, ticket)
+                reply = Reply(
+                    num_completions=params["n"],
+                    request_id=request_id,
+                    digest=lease.digest,
+                    load_s=lease.load_s,
+                )
+                yield _Call(started_s, ticket, reply)
+                self._metrics.prompt_tokens.inc(reply.usage.prompt_tokens)
+                self._metrics.output_tokens.inc(reply.usage.completion_tokens)
             finally:
                 self._engine.cancel(ticket)
 
@@ -189,57 +182,30 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         except LoraLandError:
             lease.release()
             raise
-        return self._engine.generate(message, on_end=lease.release)
+        return self._engine.generate(
+            message, on_end=lease.release, num_completions=options["params"]["n"]
+        )
 
     async def _outputs(self, call: _Call) -> AsyncIterator[Output]:
         """Yield what the engine says, to the last; raise what ended it otherwise."""
         is_first = True
-        while True:
-            output = await call.ticket.outputs.get()
-            if isinstance(output, LoraLandError):
-                raise output
+        while is_first or not call.reply.is_complete:
+            output = await _next(call.ticket)
             if is_first:
                 self._metrics.ttft.observe(time.monotonic() - call.started_s)
                 is_first = False
-            if output.get("finish") in ("deadline", "cancelled"):
-                raise DeadlinePassed("the deadline passed; the generation was stopped")
             yield output
-            if "finish" in output:
-                return
 
-    def _finish(
-        self,
-        response: inference_pb2.GenerateResponse | inference_pb2.GenerateStreamResponse,
-        output: Output,
-        call: _Call,
-    ) -> None:
-        response.finish_reason = _FINISH[output["finish"]]
-        response.usage.prompt_tokens = output["num_prompt_tokens"]
-        response.usage.completion_tokens = output["num_output_tokens"]
-        response.timings.queue_s = output["queue_s"]
-        response.timings.adapter_load_s = call.lease.load_s
-        response.timings.prefill_s = output["prefill_s"]
-        response.timings.decode_s = output["decode_s"]
-        response.digest = call.lease.digest
-        response.request_id = call.request_id
-        self._metrics.prompt_tokens.inc(output["num_prompt_tokens"])
-        self._metrics.output_tokens.inc(output["num_output_tokens"])
-
-    async def _score(self, message: Message) -> inference_pb2.CompletionScore:
-        ticket = self._engine.generate(message, on_end=lambda: None)
+    async def _score(self, message: Message, count: int) -> list[inference_pb2.CompletionScore]:
+        ticket = self._engine.generate(message, on_end=lambda: None, num_completions=count)
         try:
-            output = await ticket.outputs.get()
+            outputs = [await _next(ticket) for _ in range(count)]
         finally:
             self._engine.cancel(ticket)
             # The lease outlives the scoring: its slot must not be taken while the engine reads it.
             await ticket.ended.wait()
-        if isinstance(output, LoraLandError):
-            raise output
-        if "logprob" not in output:
-            raise DeadlinePassed("the deadline passed; the scoring was stopped")
-        return inference_pb2.CompletionScore(
-            logprob=output["logprob"], num_tokens=output["num_output_tokens"]
-        )
+        outputs.sort(key=lambda output: output["index"])
+        return [replies.build_score(output) for output in outputs]
 
     @asynccontextmanager
     async def _leased(self, adapter: str) -> AsyncIterator[Lease]:
@@ -282,3 +248,16 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             tier=_TIERS[self._coordinator.tier(record.digest)],
             rejected=f"{rejection.reason}: {rejection.message}" if rejection else "",
         )
+
+
+async def _next(ticket: Ticket) -> Output:
+    """Return what the engine says next; raise what ended the request instead."""
+    output = await ticket.outputs.get()
+    if isinstance(output, LoraLandError):
+        raise output
+    match output.get("finish"):
+        case "deadline" | "cancelled":
+            raise DeadlinePassed("the deadline passed; the work was stopped")
+        case "refused":
+            raise InvalidInput(output["error"], field="sampling.constraint")
+    return output

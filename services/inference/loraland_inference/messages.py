@@ -24,19 +24,35 @@ class Input(TypedDict, total=False):
     token_ids: list[int]
 
 
+class Logprob(TypedDict):
+    token_id: int
+    logprob: float
+    top: list[tuple[int, float]]
+
+
+class Grammar(TypedDict):
+    """``text`` is a JSON schema, a regular expression, or a JSON list of choices."""
+
+    kind: Literal["json_schema", "regex", "choice"]
+    text: str
+
+
 class Output(TypedDict, total=False):
-    """What a step adds to one request; the keys after ``token_ids`` come with the last one."""
+    """What a step adds to one completion; the keys from ``finish`` on come with its last one."""
 
     id: str
+    index: int
     text: str
     token_ids: list[int]
-    finish: Literal["stop", "length", "cancelled", "deadline"]
+    # Only where they were asked for; of a scored completion, all at once.
+    logprobs: list[Logprob]
+    finish: Literal["stop", "length", "cancelled", "deadline", "refused"]
+    error: str
     num_prompt_tokens: int
     num_output_tokens: int
     queue_s: float
     prefill_s: float
     decode_s: float
-    logprob: float
 
 
 def encode(message: Message) -> bytes:

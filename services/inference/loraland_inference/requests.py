@@ -1,13 +1,11 @@
-"""From protobuf requests to the engine's messages: every limit on what a caller sizes is here. Pure.
+"""From protobuf requests to the engine's messages: every limit on the input is here. Pure.
 
 Raises ``InvalidInput`` naming the field as the caller wrote it.
 """
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from loraland_core import prompts
 from loraland_core.errors import InvalidInput
@@ -16,16 +14,11 @@ from loraland_core.rpc import inference_pb2
 
 from loraland_inference import messages
 
-DEFAULT_MAX_TOKENS = 128
 MAX_PROMPT_BYTES = 512 * 1024
 MAX_MESSAGES = 256
 MAX_FIELDS = 64
-MAX_STOP_STRINGS = 8
-MAX_STOP_BYTES = 128
-MAX_STOP_TOKEN_IDS = 32
 MAX_COMPLETIONS = 64
 MAX_ID_LENGTH = 128
-MAX_TEMPERATURE = 100.0
 # What a gRPC message may measure; above every limit on its parts.
 MAX_MESSAGE_BYTES = 1024 * 1024
 
@@ -74,29 +67,6 @@ def check_input(
     raise InvalidInput("give one of prompt, messages, token_ids, fields", field="input")
 
 
-def build_params(given: inference_pb2.SamplingParams, limits: ModelLimits) -> dict[str, Any]:
-    """Return the sampling parameters as the engine names them."""
-    _check_number(given.temperature, "temperature", 0.0, MAX_TEMPERATURE)
-    top_p = given.top_p if given.HasField("top_p") else 1.0
-    _check_number(top_p, "top_p", 0.0, 1.0, above=True)
-    max_tokens = given.max_tokens or min(DEFAULT_MAX_TOKENS, limits.context_tokens)
-    if max_tokens > limits.context_tokens:
-        raise InvalidInput(
-            f"is {max_tokens}; the context holds {limits.context_tokens} tokens",
-            field="sampling.max_tokens",
-        )
-    return {
-        "max_tokens": max_tokens,
-        "temperature": given.temperature,
-        "top_k": min(given.top_k, limits.vocabulary_size),
-        "top_p": top_p,
-        "seed": given.seed if given.HasField("seed") else None,
-        "stop": _stop(given),
-        "stop_token_ids": _stop_token_ids(given, limits),
-        "ignore_eos": given.ignore_eos,
-    }
-
-
 def check_completions(completions: list[str]) -> list[str]:
     if not 1 <= len(completions) <= MAX_COMPLETIONS:
         raise InvalidInput(
@@ -107,37 +77,6 @@ def check_completions(completions: list[str]) -> list[str]:
             raise InvalidInput("is empty", field=f"completions[{index}]")
         _bounded(text, f"completions[{index}]")
     return completions
-
-
-def _check_number(value: float, name: str, low: float, high: float, *, above: bool = False) -> None:
-    is_inside = (low < value if above else low <= value) and value <= high
-    if not math.isfinite(value) or not is_inside:
-        start = f"above {low:g}" if above else f"from {low:g}"
-        raise InvalidInput(f"is {value:g}; expected {start} to {high:g}", field=f"sampling.{name}")
-
-
-def _stop(given: inference_pb2.SamplingParams) -> list[str]:
-    if len(given.stop) > MAX_STOP_STRINGS:
-        raise InvalidInput(
-            f"has {len(given.stop)} entries, more than {MAX_STOP_STRINGS}", field="sampling.stop"
-        )
-    for index, text in enumerate(given.stop):
-        if not 1 <= len(text.encode()) <= MAX_STOP_BYTES:
-            raise InvalidInput(
-                f"has {len(text.encode())} bytes; expected 1 to {MAX_STOP_BYTES}",
-                field=f"sampling.stop[{index}]",
-            )
-    return list(given.stop)
-
-
-def _stop_token_ids(given: inference_pb2.SamplingParams, limits: ModelLimits) -> list[int]:
-    if len(given.stop_token_ids) > MAX_STOP_TOKEN_IDS:
-        raise InvalidInput(
-            f"has {len(given.stop_token_ids)} entries, more than {MAX_STOP_TOKEN_IDS}",
-            field="sampling.stop_token_ids",
-        )
-    _check_vocabulary(list(given.stop_token_ids), limits, "sampling.stop_token_ids")
-    return list(given.stop_token_ids)
 
 
 def _messages(given: inference_pb2.Messages) -> list[dict[str, str]]:
@@ -164,11 +103,11 @@ def _token_ids(given: inference_pb2.TokenIds, limits: ModelLimits) -> list[int]:
             " and at least one must be left for the answer",
             field="input.token_ids",
         )
-    _check_vocabulary(token_ids, limits, "input.token_ids")
+    check_vocabulary(token_ids, limits, "input.token_ids")
     return token_ids
 
 
-def _check_vocabulary(token_ids: list[int], limits: ModelLimits, field: str) -> None:
+def check_vocabulary(token_ids: list[int], limits: ModelLimits, field: str) -> None:
     if token_ids and max(token_ids) >= limits.vocabulary_size:
         raise InvalidInput(
             f"{max(token_ids)} is no token; the vocabulary has {limits.vocabulary_size}",

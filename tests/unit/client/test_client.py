@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from loraland_client import CallFailed, Client
-from loraland_client.client import build_input, build_request
+from loraland_client.wire import build_input, build_request
 from loraland_core.rpc import inference_pb2 as pb
 from loraland_core.rpc import inference_pb2_grpc
 

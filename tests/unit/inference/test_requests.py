@@ -83,44 +83,6 @@ def test_fields_are_refused_when_there_is_no_template(template: PromptTemplate |
 
 
 @pytest.mark.parametrize(
-    ("sampling", "field"),
-    [
-        (pb.SamplingParams(temperature=-1), "sampling.temperature"),
-        (pb.SamplingParams(temperature=float("nan")), "sampling.temperature"),
-        (pb.SamplingParams(temperature=float("inf")), "sampling.temperature"),
-        (pb.SamplingParams(top_p=0.0), "sampling.top_p"),
-        (pb.SamplingParams(top_p=1.5), "sampling.top_p"),
-        (pb.SamplingParams(max_tokens=65), "sampling.max_tokens"),
-        (pb.SamplingParams(stop=["x"] * 9), "sampling.stop"),
-        (pb.SamplingParams(stop=["ok", ""]), "sampling.stop[1]"),
-        (pb.SamplingParams(stop=["é" * 65]), "sampling.stop[0]"),
-        (pb.SamplingParams(stop_token_ids=[100]), "sampling.stop_token_ids"),
-        (pb.SamplingParams(stop_token_ids=[1] * 33), "sampling.stop_token_ids"),
-    ],
-    ids=[
-        "negative", "nan", "infinite", "top-p-zero", "top-p-large", "max-tokens", "stops",
-        "stop-empty", "stop-long", "stop-id", "stop-ids",
-    ],
-)  # fmt: skip
-def test_sampling_is_refused_with_its_field(sampling: pb.SamplingParams, field: str) -> None:
-    """Every parameter has its limits."""
-    with pytest.raises(InvalidInput) as caught:
-        requests.build_params(sampling, LIMITS)
-
-    assert caught.value.field == field
-
-
-def test_sampling_is_greedy_by_default() -> None:
-    """What is absent gets the default that GetServerInfo tells."""
-    params = requests.build_params(pb.SamplingParams(), ModelLimits(1000, 100))
-
-    assert params == {
-        "max_tokens": 128, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": None,
-        "stop": [], "stop_token_ids": [], "ignore_eos": False,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
     ("check", "field"),
     [
         (lambda: requests.check_adapter_id("no-namespace"), "adapter"),

@@ -79,7 +79,8 @@ class InferenceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GenerateStream(self, request, context):
-        """The reply while it is made; the last message alone carries `finish_reason`, `usage`, `timings`.
+        """The reply while it is made. A completion's last message carries its `finish_reason`; the last
+        message of all alone carries `usage`, `timings`, `digest` and `request_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,9 @@ class InferenceStub:
     Generate: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]
     """The whole reply at once."""
     GenerateStream: _grpc.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateStreamResponse]
-    """The reply while it is made; the last message alone carries `finish_reason`, `usage`, `timings`."""
+    """The reply while it is made. A completion's last message carries its `finish_reason`; the last
+    message of all alone carries `usage`, `timings`, `digest` and `request_id`.
+    """
     Score: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ScoreRequest, _inference_pb2.ScoreResponse]
     """Log-probabilities of given completions after one input."""
     Tokenize: _grpc.UnaryUnaryMultiCallable[_inference_pb2.TokenizeRequest, _inference_pb2.TokenizeResponse]
@@ -52,7 +54,9 @@ class InferenceAsyncStub(InferenceStub):
     Generate: _aio.UnaryUnaryMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]  # type: ignore[assignment]
     """The whole reply at once."""
     GenerateStream: _aio.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateStreamResponse]  # type: ignore[assignment]
-    """The reply while it is made; the last message alone carries `finish_reason`, `usage`, `timings`."""
+    """The reply while it is made. A completion's last message carries its `finish_reason`; the last
+    message of all alone carries `usage`, `timings`, `digest` and `request_id`.
+    """
     Score: _aio.UnaryUnaryMultiCallable[_inference_pb2.ScoreRequest, _inference_pb2.ScoreResponse]  # type: ignore[assignment]
     """Log-probabilities of given completions after one input."""
     Tokenize: _aio.UnaryUnaryMultiCallable[_inference_pb2.TokenizeRequest, _inference_pb2.TokenizeResponse]  # type: ignore[assignment]
@@ -77,7 +81,9 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.GenerateStreamResponse], _abc.AsyncIterator[_inference_pb2.GenerateStreamResponse]]:
-        """The reply while it is made; the last message alone carries `finish_reason`, `usage`, `timings`."""
+        """The reply while it is made. A completion's last message carries its `finish_reason`; the last
+        message of all alone carries `usage`, `timings`, `digest` and `request_id`.
+        """
 
     @_abc_1.abstractmethod
     def Score(
