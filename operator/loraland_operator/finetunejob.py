@@ -25,16 +25,6 @@ from loraland_operator.progress import ProgressReader
 log = logging.getLogger(__name__)
 
 MAX_ROUNDS = 4
-# How old the mirror's word about a Job may get before the API server is asked itself.
-CONFIRM_EVERY = timedelta(seconds=60)
-
-
-@dataclass
-class _Memory:
-    """When a job's surroundings were asked last; losing it costs a request or two."""
-
-    progress_at: datetime | None = None
-    confirmed_at: datetime | None = None
 
 
 @dataclass
@@ -48,13 +38,14 @@ class FineTuneJobs:
     base_models: BaseModels
     settings: Settings
     clock: Callable[[], datetime]
-    _memories: dict[Key, _Memory] = field(default_factory=dict)
+    # When a job's pod was asked last, so that events do not make us ask more often.
+    _asked_at: dict[Key, datetime] = field(default_factory=dict)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the world nearer to what the job asks for; return when to look again."""
         settled = await self._settle(key)
         if settled is None:
-            self._memories.pop(key, None)
+            self._asked_at.pop(key, None)
             return None
         obj, plan, now = settled
         if plan.status is not None:
@@ -68,7 +59,7 @@ class FineTuneJobs:
                 now=now,
             )
         else:
-            self._memories.pop(key, None)
+            self._asked_at.pop(key, None)
         if plan.delete_self:
             log.info("%s has outlived its time and is deleted", key)
             await self.cluster.delete(kubernetes.FINE_TUNE_JOBS, obj)
@@ -126,35 +117,25 @@ class FineTuneJobs:
     async def _find_child(self, job: FineTuneJob) -> Object | None:
         """Return the batch/v1 Job; only the API server is believed that there is none."""
         namespace, name = job.metadata.namespace, job.metadata.name
-        memory = self._memory(job)
-        now = self.clock()
         seen = self.mirror.find(kubernetes.JOBS.kind, namespace, name)
-        if seen is not None and memory.confirmed_at is None:
-            memory.confirmed_at = now
-        if seen is not None and now - (memory.confirmed_at or now) < CONFIRM_EVERY:
-            return seen
-        child = await self.cluster.find(kubernetes.JOBS, namespace, name)
-        memory.confirmed_at = now
-        if child is not None:
-            self.mirror.put(child)
-        elif seen is not None:
-            self.mirror.remove(seen)
-        return child
+        return seen or await self.cluster.find(kubernetes.JOBS, namespace, name)
 
     async def _observe_run(self, job: FineTuneJob, child: Object, base: Observed) -> Observed:
         job_pods = self.mirror.pods_of(job.metadata.uid)
         running = pods.find_running(job_pods)
         progress = None
-        memory = self._memory(job)
-        if running is not None and pods.pod_ip(running) and self._is_progress_due(memory):
-            memory.progress_at = self.clock()
+        if running is not None and pods.pod_ip(running) and self._is_progress_due(job):
             progress = await self.progress.read(pods.pod_ip(running))
         return replace(base, job=child, pods=tuple(job_pods), progress=progress)
 
-    def _is_progress_due(self, memory: _Memory) -> bool:
-        if memory.progress_at is None:
-            return True
-        return self.clock() - memory.progress_at >= timedelta(seconds=planning.PROGRESS_EVERY_S)
+    def _is_progress_due(self, job: FineTuneJob) -> bool:
+        key = Key(names.FINE_TUNE_JOB, job.metadata.namespace, job.metadata.name)
+        now = self.clock()
+        asked_at = self._asked_at.get(key)
+        if asked_at and now - asked_at < timedelta(seconds=planning.PROGRESS_EVERY_S):
+            return False
+        self._asked_at[key] = now
+        return True
 
     async def _observe_end(
         self, job: FineTuneJob, child: Object | None, base: Observed
@@ -211,7 +192,3 @@ class FineTuneJobs:
             if not await self.cluster.exists(kubernetes.SECRETS, namespace, ref.name):
                 missing[field_] = ref.name
         return missing
-
-    def _memory(self, job: FineTuneJob) -> _Memory:
-        key = Key(names.FINE_TUNE_JOB, job.metadata.namespace, job.metadata.name)
-        return self._memories.setdefault(key, _Memory())

@@ -11,48 +11,31 @@ from typing import Any
 import kopf
 from loraland_core import names
 
-from loraland_operator import cluster as kubernetes
 from loraland_operator.mirror import Key, Mirror, key_of
+from loraland_operator.resync import WATCHED, concerns
 from loraland_operator.workqueue import Workqueue
 
 log = logging.getLogger(__name__)
-
-# Server-side selectors: pods and Jobs of others never reach us.
-OUR_CHILDREN = names.LABEL_JOB_UID
 
 
 def register(registry: kopf.OperatorRegistry, *, mirror: Mirror, queue: Workqueue[Key]) -> None:
     """Subscribe to FineTuneJobs, Adapters and the children of jobs."""
 
-    async def observe_resource(event: Mapping[str, Any], **_: Any) -> None:
-        obj = event["object"]
-        if event["type"] == "DELETED":
-            mirror.remove(obj)
-        elif not mirror.put(obj):
-            return
-        queue.add(key_of(obj))
-
-    async def observe_child(event: Mapping[str, Any], **_: Any) -> None:
+    async def observe(event: Mapping[str, Any], **_: Any) -> None:
         obj = event["object"]
         log.debug("%s %s", event["type"], key_of(obj))
         if event["type"] == "DELETED":
             mirror.remove(obj)
         elif not mirror.put(obj):
             return
-        owner = (obj["metadata"].get("labels") or {}).get(names.LABEL_JOB)
-        if owner:
-            queue.add(Key(names.FINE_TUNE_JOB, obj["metadata"]["namespace"], owner))
+        queue.add(concerns(obj))
 
-    for resource in (kubernetes.FINE_TUNE_JOBS, kubernetes.ADAPTERS):
+    for resource, selector in WATCHED:
+        group, _, version = resource.api_version.rpartition("/")
+        labels = {selector: kopf.PRESENT} if selector else None
         kopf.on.event(
-            names.GROUP, names.VERSION, resource.plural, registry=registry, id=resource.plural
-        )(observe_resource)
-    kopf.on.event(
-        "batch", "v1", "jobs", labels={OUR_CHILDREN: kopf.PRESENT}, registry=registry, id="jobs"
-    )(observe_child)
-    kopf.on.event(
-        "", "v1", "pods", labels={OUR_CHILDREN: kopf.PRESENT}, registry=registry, id="pods"
-    )(observe_child)
+            group, version, resource.plural, labels=labels, registry=registry, id=resource.plural
+        )(observe)
 
 
 def login(**arguments: Any) -> kopf.ConnectionInfo | None:
@@ -83,7 +66,9 @@ def build_settings() -> kopf.OperatorSettings:
     settings.queueing.idle_timeout = 1.0
     settings.queueing.exit_timeout = 0.5
     settings.process.ultimate_exiting_timeout = 20
-    for resource in ("jobs", "pods"):
-        group = "batch" if resource == "jobs" else ""
-        settings.watching.label_selectors[(group, "v1", resource)] = OUR_CHILDREN
+    for resource, selector in WATCHED:
+        if selector:
+            # Kept apart by the API server, so that the pods of others never reach us.
+            group, _, version = resource.api_version.rpartition("/")
+            settings.watching.label_selectors[(group, version, resource.plural)] = selector
     return settings

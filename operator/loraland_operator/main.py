@@ -24,6 +24,7 @@ from loraland_operator.mirror import Key, Mirror
 from loraland_operator.plan.finetunejob import Settings
 from loraland_operator.progress import ProgressReader
 from loraland_operator.registry import Registry
+from loraland_operator.resync import Resync
 from loraland_operator.workqueue import Reconcile, Workqueue
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ async def serve(settings: Config) -> None:
     base_models = BaseModels(settings.catalogue_file)
     mirror = Mirror()
     reconcilers: dict[str, Reconcile[Key]] = {}
+    background: list[asyncio.Task[None]] = []
 
     async def reconcile(key: Key) -> float | None:
         with metrics.observed(key.kind):
@@ -64,9 +66,17 @@ async def serve(settings: Config) -> None:
         metrics.serve(settings.bind_address, settings.metrics_port, queue_length=queue.__len__)
         queue.start()
         stack.push_async_callback(queue.stop)
-        sweeping = asyncio.create_task(fleets.run(), name="fleets")
-        stack.callback(sweeping.cancel)
-        await _watch(settings, mirror, queue, sweeping)
+        resync = Resync(
+            cluster=doors.cluster,
+            mirror=mirror,
+            namespaces=settings.watch_namespaces,
+            wake=queue.add,
+        )
+        for name, endless in (("fleets", fleets.run()), ("resync", resync.run())):
+            task = asyncio.create_task(endless, name=name)
+            stack.callback(task.cancel)
+            background.append(task)
+        await _watch(settings, mirror, queue, background)
 
 
 async def _open_doors(settings: Config, stack: contextlib.AsyncExitStack) -> Doors:
@@ -107,14 +117,15 @@ def _build_reconcilers(
 
 
 async def _watch(
-    settings: Config, mirror: Mirror, queue: Workqueue[Key], sweeping: asyncio.Task[None]
+    settings: Config, mirror: Mirror, queue: Workqueue[Key], background: list[asyncio.Task[None]]
 ) -> None:
-    """Let kopf watch until a signal ends it, or the sweep dies, which must not go unnoticed."""
+    """Let kopf watch until a signal ends it, or a task dies, which must not go unnoticed."""
     watched = kopf.OperatorRegistry()
     handlers.register(watched, mirror=mirror, queue=queue)
     kopf.on.login(registry=watched, id="login")(handlers.login)
     stop = asyncio.Event()
-    sweeping.add_done_callback(lambda _: stop.set())
+    for task in background:
+        task.add_done_callback(lambda _: stop.set())
 
     async def release(**_: object) -> None:
         # Else kopf waits 5 s for its own task that waits for the flag.
@@ -130,8 +141,9 @@ async def _watch(
         liveness_endpoint=f"http://{settings.bind_address}:{settings.liveness_port}/healthz",
         stop_flag=stop,
     )
-    if sweeping.done() and not sweeping.cancelled():
-        sweeping.result()
+    for task in background:
+        if task.done() and not task.cancelled():
+            task.result()
 
 
 def main() -> int:

@@ -1,0 +1,85 @@
+"""Lists everything anew every few minutes, for events that a watch stream lost.
+
+A stream that stalls without an error, or a deletion that fell into the gap between two streams,
+would otherwise stay unseen until the operator restarts.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from loraland_core import names
+from loraland_core.errors import LoraLandError
+
+from loraland_operator import cluster as kubernetes
+from loraland_operator.cluster import Cluster, Resource
+from loraland_operator.mirror import Key, Mirror, Object, key_of
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 120.0
+# Pods and Jobs of others are none of our business.
+CHILD_SELECTOR = names.LABEL_JOB_UID
+WATCHED = (
+    (kubernetes.FINE_TUNE_JOBS, ""),
+    (kubernetes.ADAPTERS, ""),
+    (kubernetes.JOBS, CHILD_SELECTOR),
+    (kubernetes.PODS, CHILD_SELECTOR),
+)
+
+
+def concerns(obj: Object) -> Key:
+    """Return whose plan an object matters to: its own, or that of the job it is a child of."""
+    key = key_of(obj)
+    if key.kind in (names.FINE_TUNE_JOB, names.ADAPTER):
+        return key
+    labels = obj["metadata"].get("labels") or {}
+    return Key(names.FINE_TUNE_JOB, key.namespace, labels.get(names.LABEL_JOB, ""))
+
+
+class Resync:
+    """Holds the mirror against what the API server lists."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        mirror: Mirror,
+        namespaces: tuple[str, ...],
+        wake: Callable[[Key], None],
+    ) -> None:
+        self._cluster = cluster
+        self._mirror = mirror
+        self._namespaces = namespaces
+        self._wake = wake
+
+    async def run(self) -> None:
+        """Look every few minutes until cancelled."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            for resource, labels in WATCHED:
+                try:
+                    num_missed = await self.look(resource, labels)
+                except LoraLandError as error:
+                    log.warning("%s cannot be listed: %s", resource.plural, error)
+                    continue
+                if num_missed:
+                    log.warning(
+                        "%d changes of %s came without an event", num_missed, resource.plural
+                    )
+
+    async def look(self, resource: Resource, labels: str) -> int:
+        """Take over what the streams missed; return how much that was."""
+        # What came to the mirror after this line may be newer than the list.
+        before = {obj["metadata"]["uid"]: obj for obj in self._mirror.of_kind(resource.kind)}
+        num_missed = 0
+        for namespace in self._namespaces or ("",):
+            for obj in await self._cluster.list(resource, namespace, labels=labels):
+                before.pop(obj["metadata"]["uid"], None)
+                if self._mirror.put(obj):
+                    num_missed += 1
+                    self._wake(concerns(obj))
+        for gone in before.values():
+            self._mirror.remove(gone)
+            self._wake(concerns(gone))
+        return num_missed + len(before)
