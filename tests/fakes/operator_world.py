@@ -178,10 +178,14 @@ class World:
     def wait_for_job(self, name: str) -> Object:
         return wait_for(lambda: self.api.find(path_of("jobs", name)), f"Job {name}")
 
-    def events_of(self, name: str) -> list[str]:
-        """Return the reasons of an object's events in the order of their first sight."""
-        found = [e for e in self.api.list(path_of("events")) if e["involvedObject"]["name"] == name]
-        found.sort(key=lambda e: int(e["metadata"]["resourceVersion"]))
+    def events_of(self, kind: str, name: str) -> list[str]:
+        """Return the reasons of an object's events, as ``kubectl describe`` orders them."""
+        found = [
+            e
+            for e in self.api.list(path_of("events"))
+            if (e["involvedObject"]["kind"], e["involvedObject"]["name"]) == (kind, name)
+        ]
+        found.sort(key=lambda e: (e["firstTimestamp"], e["metadata"]["name"]))
         return [e["reason"] for e in found]
 
     def start_pod(self, job: Object) -> str:

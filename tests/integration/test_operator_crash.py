@@ -29,11 +29,6 @@ def _no_operator_left(world: World) -> Iterator[None]:
     world.kill_operator()
 
 
-def is_story(world: World, name: str) -> bool:
-    told = [e for e in world.events_of(name) if e in STORY]
-    return list(dict.fromkeys(told)) == STORY
-
-
 # Each takes the world one step on, as the controllers, the kubelet and the trainer would.
 def start(world: World, name: str) -> None:
     world.start_pod(world.wait_for_job(name))
@@ -108,7 +103,10 @@ def test_kill_again_and_again_changes_nothing(world: World) -> None:
 
     jobs = [j["metadata"]["name"] for j in world.api.list(path_of("jobs"))]
     assert jobs.count(name) == 1
-    assert is_story(world, name)
+    # One that was posted again with another message stands twice.
+    told = list(dict.fromkeys(world.events_of("FineTuneJob", name)))
+    assert told == [reason for reason in STORY if reason in told]
+    assert told[-3:] == STORY[-3:]
 
 
 def test_result_counts_though_the_job_is_gone(world: World) -> None:

@@ -66,12 +66,14 @@ def test_job_becomes_a_ready_adapter(world: World) -> None:
     assert record is not None
     assert record.digest == result.digest
     assert str(record.revision) == adapter["status"]["registeredRevision"]
-    assert world.events_of("tickets") == [
+    assert world.events_of("FineTuneJob", "tickets") == [
         "SpecAccepted",
         "Training",
         "ArtifactUploaded",
         "Published",
         "Completed",
+    ]
+    assert world.events_of("Adapter", "tickets") == [
         "SpecAccepted",
         "ArtifactValid",
         "NoLiveReplica",
