@@ -10,6 +10,8 @@ from typing import Protocol
 _INCOMPLETE = "\ufffd"
 # Enough to know whether the first output token begins with a space of its own.
 _CONTEXT_TOKENS = 6
+# A character has at most four bytes; more tokens than this that end in no character are no text.
+_MAX_PENDING = 8
 
 
 class Decoder(Protocol):
@@ -54,11 +56,28 @@ class Detokenizer:
     def _new_text(self, *, incomplete: bool = False) -> str:
         before = self._decode(self._ids[self._prefix_start : self._read_end])
         after = self._decode(self._ids[self._prefix_start :])
+        end = len(self._ids)
         if after.endswith(_INCOMPLETE) and not incomplete:
-            return ""
+            end = self._boundary(after)
+            if end == self._read_end:
+                return ""
+            after = self._decode(self._ids[self._prefix_start : end])
         self._prefix_start = self._read_end
-        self._read_end = len(self._ids)
+        self._read_end = end
         return after[len(before) :]
+
+    def _boundary(self, text: str) -> int:
+        """Return up to which token the pending ones are decided, whatever bytes follow.
+
+        Without it, a model that writes bytes at random would be decoded from the first on each time.
+        """
+        if len(self._ids) - self._read_end < _MAX_PENDING:
+            return self._read_end
+        for end in range(len(self._ids) - 1, self._read_end, -1):
+            first = self._decode(self._ids[self._prefix_start : end])
+            if first + self._decode(self._ids[end:]) == text:
+                return end
+        return self._read_end
 
     def _release(self) -> tuple[str, bool]:
         found = [i for s in self._stop if (i := self._held.find(s)) >= 0]
