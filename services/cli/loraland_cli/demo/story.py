@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loraland_client import Client
+from loraland_client.failures import CallFailed
 from loraland_core import names
 from loraland_core.errors import LoraLandError
 from loraland_local import bundle, installation, kubectl, layout, platform, stations
@@ -184,13 +185,16 @@ async def _compare(
     adapter_id = f"{meta['namespace']}/{meta['name']}"
     evaluation = job["spec"].get("evaluation") or {}
     async with Client(access.grpc_address(place), token=access.token(place)) as client:
-        answers = await asking.ask_all(
-            client,
-            asked,
-            adapter=adapter_id,
-            max_tokens=int(evaluation.get("maxNewTokens", 64)),
-            on_answer=lambda: err.print(".", end=""),
-        )
+        try:
+            answers = await asking.ask_all(
+                client,
+                asked,
+                adapter=adapter_id,
+                max_tokens=int(evaluation.get("maxNewTokens", 64)),
+                on_answer=lambda: err.print(".", end=""),
+            )
+        except CallFailed as failure:
+            raise Failure(str(failure), log=access.inference_log(place, _LOG_LINES)) from failure
     err.print()
     metric = (evaluation.get("metrics") or ["ExactMatch"])[0]
     pairs = [
