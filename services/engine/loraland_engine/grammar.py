@@ -35,8 +35,9 @@ _LIMITS = LLParserLimits(
     max_grammar_size=100_000,
     verbose_errors=False,
 )
-# Wide enough for indentation; without an end, small models like to write blanks for ever.
-_WHITESPACE = r"[ \t\r\n]{1,20}"
+# One blank, or a new line and its indentation: without an end, small models like to write blanks for
+# ever.
+_WHITESPACE = r" |\n {0,12}"
 
 
 @dataclass(frozen=True)
