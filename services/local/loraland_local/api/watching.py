@@ -46,8 +46,9 @@ class Watch:
         shown = self._render(conversion.from_stored(obj, self._resource))
         return encode({"type": kind, "object": shown}) + b"\n"
 
-    def _bookmark(self, *, initial_end: bool = False) -> bytes:
-        metadata: Json = {"resourceVersion": str(self._store.version)}
+    def _bookmark(self, version: int, *, initial_end: bool = False) -> bytes:
+        """Promise that everything up to a version has been sent."""
+        metadata: Json = {"resourceVersion": str(version)}
         if initial_end:
             metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
         obj = {
@@ -87,7 +88,7 @@ class Watch:
                     if self._selects(obj):
                         yield self._line("ADDED", obj)
                 if self._initial and self._bookmarks:
-                    yield self._bookmark(initial_end=True)
+                    yield self._bookmark(since, initial_end=True)
             elif since < shelf.floor:
                 message = f"too old resource version: {since} ({shelf.floor})"
                 yield encode({"type": "ERROR", "object": errors.expired(message).status()}) + b"\n"
@@ -108,8 +109,8 @@ class Watch:
             try:
                 event = await asyncio.wait_for(queue.get(), BOOKMARK_EVERY_S)
             except TimeoutError:
-                if self._bookmarks:
-                    yield self._bookmark()
+                if self._bookmarks and queue.empty():
+                    yield self._bookmark(self._store.version)
                 continue
             if event is None:
                 return
