@@ -296,15 +296,18 @@ async def test_slots_survive_random_traffic() -> None:
     f = Fixture(num_slots=2, num_adapters=6)
 
     async def visit(index: int) -> Any:
-        lease = await f.acquire(index % 6)
-        await asyncio.sleep(0.001 * (index % 5))
-        lease.release()
+        lease = await f.coordinator.acquire(f"ns/a{index % 6}", lambda _: True)
+        try:
+            await asyncio.sleep(0.001 * (index % 5))
+        finally:
+            lease.release()
 
     tasks = [asyncio.create_task(visit(i)) for i in range(120)]
     await asyncio.sleep(0.01)
     for task in tasks[::7]:
         task.cancel()
-    results = await asyncio.gather(*tasks, return_exceptions=True)
+    async with asyncio.timeout(60):
+        results = await asyncio.gather(*tasks, return_exceptions=True)
 
     table = f.coordinator.slots
     assert [r for r in results if isinstance(r, Exception)] == []
