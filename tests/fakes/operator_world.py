@@ -354,6 +354,7 @@ def running_world(folder: Path) -> Iterator[World]:
         # Pods need it; on a cluster a controller makes it.
         api.call("POST", path_of("serviceaccounts"), {"metadata": {"name": "default"}})
         _restrict(api, kubeconfig, Path(world.environment["KUBECONFIG"]))
+        (folder / "operator.log").touch()
         stack.callback(world.kill_operator)
         yield world
 

@@ -73,30 +73,33 @@ def test_kill_between_steps_changes_nothing(
     assert world.api.find(path_of(ADAPTERS, name)) is not None
 
 
+def torment(world: World, is_done: threading.Event) -> None:
+    """Start the operator and kill it a little later than the last time, again and again."""
+    alive_s = 0.0
+    while not is_done.is_set():
+        num_lives = world.log().count("publishing the registry")
+        world.start_operator()
+        wait_for(lambda n=num_lives: world.log().count("publishing the registry") > n, "a start")  # type: ignore[misc]
+        is_done.wait(alive_s)
+        world.kill_operator()
+        alive_s += 0.01
+
+
 def test_kill_again_and_again_changes_nothing(world: World) -> None:
-    """A kill every few hundred milliseconds, in the middle of whatever goes on."""
+    """Kills all over the first moments of its lives, in the middle of whatever goes on."""
     name = "restless"
     is_done = threading.Event()
-
-    def torment() -> None:
-        pause_s = 1.0
-        while not is_done.is_set():
-            world.start_operator()
-            is_done.wait(pause_s)
-            world.kill_operator()
-            # Each life is a little longer than the last, so it ends somewhere else.
-            pause_s += 0.07
-
-    thread = threading.Thread(target=torment)
+    thread = threading.Thread(target=torment, args=(world, is_done))
     thread.start()
     try:
         world.create(build_job_object(name))
         for step in STEPS:
             step(world, name)
         world.wait_for_condition(JOBS, name, "Succeeded", "True/Completed")
+        wait_for(lambda: world.record(f"default/{name}"), "a record")
     finally:
         is_done.set()
-        thread.join(timeout=30)
+        thread.join(timeout=60)
     world.start_operator()
     world.beat()
     world.wait_for_condition(ADAPTERS, name, "Ready", "True/Serving")
