@@ -85,11 +85,25 @@ def test_artifact_names_no_path_of_the_machine(
     assert config["target_modules"] == manifest.target_modules
 
 
+@pytest.mark.parametrize(
+    ("dtype", "quantization", "label"),
+    [
+        pytest.param("bf16", "none", "bf16", id="bf16"),
+        pytest.param("float32", "int8", "int8", id="int8"),
+    ],
+)
 def test_scores_are_measured_on_the_serving_weights(
-    store: Store, store_config: StoreConfig, base_folder: Path, tmp_path: Path
+    *,
+    store: Store,
+    store_config: StoreConfig,
+    base_folder: Path,
+    tmp_path: Path,
+    dtype: str,
+    quantization: str,
+    label: str,
 ) -> None:
-    """Trained over NF4, served in bf16: the metrics say so."""
-    entry = trainer_jobs.build_entry(base_folder, dtype="bf16", quantization="none")
+    """Trained over NF4, served on something else: the metrics say so."""
+    entry = trainer_jobs.build_entry(base_folder, dtype=dtype, quantization=quantization)
 
     exit_code, _ = run(trainer_jobs.build_job(store_config, entry=entry), tmp_path)
 
@@ -97,7 +111,7 @@ def test_scores_are_measured_on_the_serving_weights(
     metrics = json.loads(store.read(store.key(result.uri) + "metrics.json"))
     assert exit_code == 0
     assert manifest.training_precision == "nf4"
-    assert metrics["servingPrecision"] == "bf16"
+    assert label == metrics["servingPrecision"]
 
 
 def test_a_failed_gate_is_a_result(

@@ -66,8 +66,7 @@ def train_adapter(
             # An adapter is scored on the weights that will serve it; two copies may not fit.
             del trained
             release_memory()
-            base = weights.load_model(material.base_model, material.serving)
-            trained = model.read_adapter(base, directory)
+            trained = model.load_served(material.base_model, material.serving, directory)
         scores = _score_both(trained, material, job, board)
         board.enter("uploading")
         _commit(job, material, store, directory, scores=scores, outcome=outcome)

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from loraland_core.errors import InvalidInput
 from loraland_core.resources.finetunejob import LoraSpec
+from loraland_models import int8, weights
+from loraland_models.sources import ResolvedModel
+from loraland_models.weights import Precision
 from peft import LoraConfig, PeftModel, get_peft_model
 
 ALL_LINEAR = "all-linear"
@@ -24,9 +27,21 @@ def attach_adapter(base_model: Any, spec: LoraSpec) -> Any:
     return get_peft_model(base_model, config)
 
 
-def read_adapter(base_model: Any, directory: Path) -> Any:
-    """Return the model with an adapter that was saved before, for evaluation."""
-    return PeftModel.from_pretrained(base_model, directory, is_trainable=False).eval()
+def load_served(base_model: ResolvedModel, serving: Precision, directory: Path) -> Any:
+    """Return base model and saved adapter at the serving precision, for evaluation."""
+    if serving.quantization != "int8":
+        base = weights.load_model(base_model, serving)
+        return PeftModel.from_pretrained(base, directory, is_trainable=False).eval()
+    # PEFT puts adapters on plain linears only; what they stand on is quantized afterwards.
+    plain = Precision(dtype=serving.dtype, quantization="none")
+    weights.check_precision(base_model.name, serving)
+    base = weights.load_model(base_model, plain)
+    tuned = PeftModel.from_pretrained(base, directory, is_trainable=False).eval()
+    for name, module in list(tuned.named_modules()):
+        if isinstance(module, torch.nn.Linear) and "lora_" not in name:
+            parent, _, child = name.rpartition(".")
+            setattr(tuned.get_submodule(parent), child, int8.Int8Linear(module))
+    return tuned
 
 
 def target_modules(base_model: torch.nn.Module, names: list[str]) -> str | list[str]:
