@@ -5,7 +5,7 @@ checked elsewhere (``adapter_file``) and enter a slot between two steps.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,18 +14,25 @@ from typing import Any
 import torch
 from loraland_core.errors import InvalidInput
 
-from loraland_engine import adapter_file
+from loraland_engine import adapter_file, memory
 from loraland_engine.answers import Answers
+from loraland_engine.block_manager import BlockManager
+from loraland_engine.limits import NO_LIMITS, Limits
 from loraland_engine.lora import AdapterSlots, LoraAdapter
 from loraland_engine.runner import Runner
 from loraland_engine.scheduler import Scheduler
 from loraland_engine.sequence import (
     NO_ADAPTER,
+    NOBODY,
+    Caller,
     Constraint,
     Output,
     SamplingParams,
     Sequence,
 )
+
+# Small enough to waste little of a last block, large enough to be worth copying as one.
+BLOCK_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,21 @@ class EngineConfig:
     max_step_tokens: int = 256
     context_tokens: int = 2048
     num_slots: int = 8
+    # For keys and values; 0 is a share of what is free at the start.
+    kv_memory_bytes: int = 0
+    limits: Limits = NO_LIMITS
     max_rank: int = 64
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """What the engine holds now, and what it counted since the start."""
+
+    num_waiting: int
+    num_running: int
+    num_kv_blocks: int
+    num_free_kv_blocks: int
+    num_preemptions: int
 
 
 class Engine:
@@ -58,8 +79,12 @@ class Engine:
             max_running=self.config.max_running,
             context_tokens=self.config.context_tokens,
         )
+        self._blocks = self._build_blocks()
         self._scheduler = Scheduler(
-            max_running=self.config.max_running, max_step_tokens=self.config.max_step_tokens
+            max_running=self.config.max_running,
+            max_step_tokens=self.config.max_step_tokens,
+            blocks=self._blocks,
+            limits=self.config.limits,
         )
         self._slot_of: dict[str, int] = {}
         self.vocabulary_size: int = model.config.get_text_config().vocab_size
@@ -82,6 +107,20 @@ class Engine:
     @property
     def num_free_slots(self) -> int:
         return self.config.num_slots - len(self._slot_of)
+
+    @property
+    def kv_token_bytes(self) -> int:
+        """What the keys and values of one token take."""
+        return self._runner.kv.token_bytes
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            num_waiting=self._scheduler.num_waiting,
+            num_running=self._scheduler.num_running,
+            num_kv_blocks=self._blocks.num_blocks,
+            num_free_kv_blocks=self._blocks.num_free,
+            num_preemptions=self._scheduler.num_preemptions,
+        )
 
     def close(self) -> None:
         """Give the model back as it came."""
@@ -123,26 +162,24 @@ class Engine:
         params: SamplingParams,
         *,
         adapter_id: str = "",
+        caller: Caller = NOBODY,
         constraint: Constraint | None = None,
         deadline_s: float | None = None,
     ) -> None:
-        """Queue a request for ``params.n`` completions; ``deadline_s`` is on the engine's clock."""
+        """Queue a request for ``params.n`` completions; ``deadline_s`` is on the engine's clock.
+
+        Raises ``InvalidInput``, and ``EngineFull`` where too much is waiting.
+        """
         self._check_length(token_ids, "input")
         room = self.context_tokens - len(token_ids)
-        for index in range(params.n):
-            self._begin(
-                Sequence(
-                    f"{request_id}#{index}" if index else request_id,
-                    list(token_ids),
-                    replace(params, max_tokens=min(params.max_tokens, room)),
-                    self._clock(),
-                    adapter_slot=self._slot_of[adapter_id] if adapter_id else NO_ADAPTER,
-                    deadline_s=deadline_s,
-                    owner_id=request_id,
-                    index=index,
-                    constraint=constraint.copy() if constraint else None,
-                )
+        params = replace(params, max_tokens=min(params.max_tokens, room))
+        build = self._builder(request_id, adapter_id, caller, deadline_s)
+        self._begin(
+            build(
+                index, list(token_ids), params, constraint=constraint.copy() if constraint else None
             )
+            for index in range(params.n)
+        )
 
     def submit_score(
         self,
@@ -151,6 +188,7 @@ class Engine:
         completions: Items[Items[int]],
         *,
         adapter_id: str = "",
+        caller: Caller = NOBODY,
         deadline_s: float | None = None,
     ) -> None:
         """Queue the scoring of completions; the output of each carries its ``logprobs``."""
@@ -158,24 +196,36 @@ class Engine:
             self._check_length([*prompt_ids, *completion_ids], f"completions[{index}]")
             if not completion_ids or not prompt_ids:
                 raise InvalidInput("has no tokens", field=f"completions[{index}]")
-        for index, completion_ids in enumerate(completions):
-            self._begin(
-                Sequence(
-                    f"{request_id}#{index}" if index else request_id,
-                    [*prompt_ids, *completion_ids],
-                    SamplingParams(),
-                    self._clock(),
-                    adapter_slot=self._slot_of[adapter_id] if adapter_id else NO_ADAPTER,
-                    deadline_s=deadline_s,
-                    owner_id=request_id,
-                    index=index,
-                    score_from=len(prompt_ids),
-                )
-            )
+        build = self._builder(request_id, adapter_id, caller, deadline_s)
+        self._begin(
+            build(index, [*prompt_ids, *ids], SamplingParams(), score_from=len(prompt_ids))
+            for index, ids in enumerate(completions)
+        )
 
-    def _begin(self, sequence: Sequence) -> None:
-        self._scheduler.add(sequence)
-        self._answers.begin(sequence)
+    def _builder(
+        self, request_id: str, adapter_id: str, caller: Caller, deadline_s: float | None
+    ) -> Callable[..., Sequence]:
+        """Return what builds a request's sequences from what tells them apart."""
+        common: dict[str, Any] = {
+            "arrived_s": self._clock(),
+            "adapter_slot": self._slot_of[adapter_id] if adapter_id else NO_ADAPTER,
+            "account": f"{caller.tenant}/{adapter_id}",
+            "caller": caller,
+            "deadline_s": deadline_s,
+            "owner_id": request_id,
+        }
+
+        def build(index: int, token_ids: list[int], params: SamplingParams, **own: Any) -> Sequence:
+            sequence_id = f"{request_id}#{index}" if index else request_id
+            return Sequence(sequence_id, token_ids, params, index=index, **common, **own)
+
+        return build
+
+    def _begin(self, sequences: Iterable[Sequence]) -> None:
+        begun = list(sequences)
+        self._scheduler.add(*begun)
+        for sequence in begun:
+            self._answers.begin(sequence)
 
     def cancel(self, request_id: str) -> None:
         """End a request's completions with the next step; one that has ended is no error."""
@@ -201,6 +251,17 @@ class Engine:
                 self._scheduler.remove(sequence)
             outputs += gained
         return outputs
+
+    def _build_blocks(self) -> BlockManager:
+        """Return the blocks that bound what runs, as many as fit the memory for them."""
+        context_blocks = -(-self.context_tokens // BLOCK_TOKENS)
+        num_blocks = memory.num_blocks(
+            self.config.kv_memory_bytes or memory.default_bytes(self._runner.device),
+            block_bytes=BLOCK_TOKENS * self.kv_token_bytes,
+            context_blocks=context_blocks,
+            at_most=context_blocks * self.config.max_running,
+        )
+        return BlockManager(num_blocks=num_blocks, block_tokens=BLOCK_TOKENS)
 
     def _check_length(self, token_ids: Items[int], field: str) -> None:
         if not token_ids:

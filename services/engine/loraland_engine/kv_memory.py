@@ -35,6 +35,12 @@ class KvMemory:
         self.keys = [_zeros(shape, dtype, device) for _ in range(num_layers)]
         self.values = [_zeros(shape, dtype, device) for _ in range(num_layers)]
 
+    @property
+    def token_bytes(self) -> int:
+        """What one token takes in all layers."""
+        key = self.keys[0]
+        return 2 * len(self.keys) * key.shape[1] * key.shape[3] * key.element_size()
+
     def write(
         self, layer: int, k_THD: Tensor, v_THD: Tensor, slot_T: Tensor, position_T: Tensor
     ) -> None:

@@ -32,7 +32,7 @@ class Runner:
         )
         self.device: torch.device = model.device
         heads: int = config.num_attention_heads
-        self._kv = KvMemory(
+        self.kv = KvMemory(
             num_layers=config.num_hidden_layers,
             num_slots=max_running,
             num_heads=getattr(config, "num_key_value_heads", None) or heads,
@@ -111,7 +111,7 @@ class Runner:
         slot_R, mask = self._decode_rows(decoding)
         owners = [slot for slot, c in zip(slots, chunks, strict=True) for _ in range(c.num_tokens)]
         return attention.AttentionBatch(
-            kv=self._kv,
+            kv=self.kv,
             slot_T=torch.tensor(owners, device=self.device),
             position_T=position_T,
             num_decoding=len(decoding),

@@ -81,6 +81,18 @@ class Constraint(Protocol):
 
 
 @dataclass(frozen=True)
+class Caller:
+    """On whose behalf a request runs: see ``fairness``. Tenants share nothing, not even a prefix."""
+
+    tenant: str = ""
+    weight: float = 1.0
+    priority: int = 0
+
+
+NOBODY = Caller()
+
+
+@dataclass(frozen=True)
 class TokenLogprob:
     """A token, its natural-logarithmic probability, and the likeliest ones in its place."""
 
@@ -121,7 +133,7 @@ class Output:
         return sum(p.logprob for p in self.logprobs)
 
 
-@dataclass
+@dataclass(eq=False)
 class Sequence:
     """One completion's state. ``adapter_slot`` is NO_ADAPTER for the base model.
 
@@ -146,6 +158,13 @@ class Sequence:
     owner_id: str = ""
     index: int = 0
     constraint: Constraint | None = None
+    # Who is charged for it.
+    account: str = ""
+    caller: Caller = NOBODY
+    # Its place among all arrivals; the scheduler gives it.
+    order: int = 0
+    # Blocks of KV memory that it holds, in the order of its tokens.
+    block_table: list[int] = field(default_factory=list)
     # Scored tokens by position.
     scores: dict[int, TokenLogprob] = field(default_factory=dict)
     history: TokenHistory | None = None
@@ -178,6 +197,13 @@ class Sequence:
     def num_remaining(self) -> int:
         """Tokens that are known but not yet computed."""
         return len(self.token_ids) - self.num_computed
+
+    @property
+    def num_at_most(self) -> int:
+        """Tokens that it may come to."""
+        if self.score_from is not None:
+            return len(self.token_ids)
+        return self.num_prompt + self.params.max_tokens
 
     def logit_positions(self, start: int, end: int) -> range:
         """Return the positions within [start, end) whose logits somebody wants."""

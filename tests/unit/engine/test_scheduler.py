@@ -1,14 +1,38 @@
-"""The scheduler alone: admission, chunks, cancellation and deadlines."""
+"""The scheduler alone: admission, chunks, preemption, limits, cancellation and deadlines."""
 
-import random
+from collections import Counter
+from typing import Any
 
 import pytest
-from loraland_engine.scheduler import Scheduler
-from loraland_engine.sequence import FinishReason, SamplingParams, Sequence
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loraland_engine.block_manager import BlockManager
+from loraland_engine.limits import NO_LIMITS, EngineFull, Limits
+from loraland_engine.scheduler import LIFT_AFTER_S, Scheduler
+from loraland_engine.sequence import Caller, FinishReason, SamplingParams, Sequence
 
 
-def build_sequence(name: str, num_tokens: int, deadline_s: float | None = None) -> Sequence:
-    return Sequence(name, [1] * num_tokens, SamplingParams(), 0.0, deadline_s=deadline_s)
+def build_scheduler(
+    max_running: int = 2,
+    max_step_tokens: int = 8,
+    num_blocks: int = 100,
+    limits: Limits = NO_LIMITS,
+) -> tuple[Scheduler, BlockManager]:
+    blocks = BlockManager(num_blocks=num_blocks, block_tokens=4)
+    scheduler = Scheduler(
+        max_running=max_running, max_step_tokens=max_step_tokens, blocks=blocks, limits=limits
+    )
+    return scheduler, blocks
+
+
+def build_sequence(
+    name: str, num_tokens: int, deadline_s: float | None = None, *, account: str = "",
+    arrived_s: float = 0.0, max_tokens: int = 128,
+) -> Sequence:  # fmt: skip
+    params = SamplingParams(max_tokens=max_tokens)
+    return Sequence(
+        name, [1] * num_tokens, params, arrived_s, deadline_s=deadline_s, account=account
+    )
 
 
 def advance(scheduler: Scheduler, now_s: float = 0.0) -> list[tuple[str, int, int]]:
@@ -24,7 +48,7 @@ def advance(scheduler: Scheduler, now_s: float = 0.0) -> list[tuple[str, int, in
 
 def test_scheduler_splits_a_prompt_when_it_exceeds_the_budget() -> None:
     """A long prompt is computed in pieces, and decodes of others share its steps."""
-    scheduler = Scheduler(max_running=2, max_step_tokens=4)
+    scheduler, _ = build_scheduler(max_step_tokens=4)
     scheduler.add(build_sequence("short", 2))
     scheduler.add(build_sequence("long", 7))
 
@@ -39,11 +63,10 @@ def test_scheduler_splits_a_prompt_when_it_exceeds_the_budget() -> None:
 
 
 def test_scheduler_admits_in_order_of_arrival_when_slots_are_short() -> None:
-    """Whoever came first gets the slot that becomes free."""
-    scheduler = Scheduler(max_running=1, max_step_tokens=8)
+    """Within an account, whoever came first gets the slot that becomes free."""
+    scheduler, _ = build_scheduler(max_running=1)
     first, second, third = (build_sequence(n, 2) for n in ("first", "second", "third"))
-    for sequence in (first, second, third):
-        scheduler.add(sequence)
+    scheduler.add(first, second, third)
 
     advance(scheduler)
     scheduler.remove(first)
@@ -53,10 +76,69 @@ def test_scheduler_admits_in_order_of_arrival_when_slots_are_short() -> None:
     assert scheduler.num_waiting == 1
 
 
+def test_scheduler_shares_slots_between_accounts_when_one_floods_it() -> None:
+    """Two slots, six requests of one account, then one of another: it is not the seventh."""
+    scheduler, _ = build_scheduler(max_running=2)
+    flood = [build_sequence(f"flood{i}", 2, account="flood") for i in range(6)]
+    scheduler.add(*flood)
+    advance(scheduler)
+    scheduler.add(build_sequence("other", 2, account="other"))
+
+    scheduler.remove(flood[0])
+    steps = advance(scheduler)
+
+    assert [name for name, _, _ in steps] == ["flood1", "other"]
+
+
+def test_scheduler_preempts_the_newest_when_blocks_run_out() -> None:
+    """The oldest goes on; the newest waits, keeps its tokens and is computed again."""
+    scheduler, blocks = build_scheduler(max_running=2, num_blocks=4)
+    old, new = build_sequence("old", 6), build_sequence("new", 2)
+    scheduler.add(old, new)
+
+    steps = [advance(scheduler) for _ in range(8)]
+    scheduler.remove(old)
+    again = advance(scheduler)
+
+    # The ninth token of the old one needs a third block, and the fifth of the new one a second.
+    assert (steps[2], steps[3]) == ([("old", 7, 8), ("new", 3, 4)], [("old", 8, 9)])
+    assert (scheduler.num_preemptions, again) == (1, [("new", 0, 5)])
+    assert blocks.num_used == len(new.block_table) == 2
+
+
+def test_scheduler_admits_nobody_into_the_last_blocks() -> None:
+    """A newcomer leaves every running sequence a block to go on with."""
+    scheduler, blocks = build_scheduler(num_blocks=3)
+    scheduler.add(build_sequence("running", 4), build_sequence("newcomer", 8))
+
+    names = [name for name, _, _ in advance(scheduler)]
+
+    assert (names, blocks.num_free) == (["running"], 2)
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        (Limits(max_waiting=2), "3 completions would wait, more than the limit of 2"),
+        (Limits(max_waiting_tokens=25), "could come to 30 tokens of KV memory"),
+    ],
+    ids=["queue", "kv"],
+)
+def test_add_refuses_what_is_too_much_to_wait(limits: Limits, expected: str) -> None:
+    """The refusal names the limit, and nothing of the request is kept."""
+    scheduler, _ = build_scheduler(limits=limits)
+    scheduler.add(*(build_sequence(f"r{i}", 4, max_tokens=6) for i in range(2)))
+
+    with pytest.raises(EngineFull, match=expected):
+        scheduler.add(build_sequence("r2", 4, max_tokens=6))
+
+    assert scheduler.num_waiting == 2
+
+
 @pytest.mark.parametrize("is_running", [True, False], ids=["running", "waiting"])
 def test_reap_ends_a_request_when_it_is_cancelled(is_running: bool) -> None:
     """A cancelled request ends at the next step, wherever it is."""
-    scheduler = Scheduler(max_running=1, max_step_tokens=8)
+    scheduler, _ = build_scheduler(max_running=1)
     blocker, request = build_sequence("blocker", 2), build_sequence("request", 2)
     for sequence in (request,) if is_running else (blocker, request):
         scheduler.add(sequence)
@@ -71,7 +153,7 @@ def test_reap_ends_a_request_when_it_is_cancelled(is_running: bool) -> None:
 
 def test_reap_ends_a_request_when_its_deadline_has_passed() -> None:
     """The deadline counts while waiting as well."""
-    scheduler = Scheduler(max_running=1, max_step_tokens=8)
+    scheduler, _ = build_scheduler(max_running=1)
     request = build_sequence("request", 2, deadline_s=5.0)
     scheduler.add(request)
 
@@ -80,28 +162,85 @@ def test_reap_ends_a_request_when_its_deadline_has_passed() -> None:
     assert (before, after) == ([], [(request, FinishReason.DEADLINE)])
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_scheduler_keeps_its_invariants_over_random_traces(seed: int) -> None:
-    """KV slots free plus used are all, no slot is shared, no step exceeds its budget."""
-    rng = random.Random(seed)  # noqa: S311 (a trace, not a secret)
-    scheduler = Scheduler(max_running=4, max_step_tokens=8)
+# What may happen before a step: a request of an account with so many tokens and so much to say,
+# or a cancel of one of the living.
+ARRIVALS = st.tuples(st.integers(0, 2), st.integers(1, 20), st.integers(1, 12))
+EVENTS = st.one_of(st.none(), ARRIVALS, st.integers(0, 50))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(EVENTS, max_size=60), st.integers(8, 14))
+def test_scheduler_keeps_its_invariants_over_random_traces(
+    events: list[Any], num_blocks: int
+) -> None:
+    """Blocks and slots add up, no step exceeds its budget, every request ends exactly once."""
+    scheduler, blocks = build_scheduler(max_running=4, num_blocks=num_blocks)
     alive: dict[str, Sequence] = {}
-    ended: list[str] = []
-    for step in range(300):
-        if rng.random() < 0.3:
-            sequence = build_sequence(f"r{step}", rng.randint(1, 20))
-            alive[sequence.request_id] = sequence
-            scheduler.add(sequence)
-        if alive and rng.random() < 0.1:
-            scheduler.cancel(rng.choice(list(alive)))
-        ended += [s.request_id for s, _ in scheduler.reap(step)]
+    begun, ended = 0, Counter[str]()
+    cancelled: set[str] = set()
+    step = 0
+    while alive or step < len(events):
+        match events[step] if step < len(events) else None:
+            case (account, num_tokens, max_tokens):
+                begun += 1
+                sequence = build_sequence(
+                    f"r{step}", num_tokens, account=str(account), max_tokens=max_tokens
+                )
+                alive[sequence.request_id] = sequence
+                scheduler.add(sequence)
+            case int(index) if alive:
+                name = list(alive)[index % len(alive)]
+                scheduler.cancel(name)
+                cancelled.add(name)
+        ended.update(s.request_id for s, _ in scheduler.reap(step))
         chunks = advance(scheduler, step)
-        assert sum(end - start for _, start, end in chunks) <= 8
-        for name in [n for n in alive if n not in ended and alive[n].num_output > 5]:
-            scheduler.remove(alive[name])
-            ended.append(name)
+        assert not cancelled & {name for name, _, _ in chunks}
+        assert 0 < sum(end - start for _, start, end in chunks) <= 8 or not set(alive) - set(ended)
+        for name in [n for n in alive if n not in ended]:
+            if alive[name].num_output >= alive[name].params.max_tokens:
+                scheduler.remove(alive[name])
+                ended[name] += 1
         alive = {n: s for n, s in alive.items() if n not in ended}
+        held = [b for s in alive.values() for b in s.block_table]
+        assert len(held) == len(set(held)) == blocks.num_used == num_blocks - blocks.num_free
         slots = [s.kv_slot for s in alive.values() if s.kv_slot is not None]
         assert len(slots) == len(set(slots)) == 4 - scheduler.num_free_kv_slots
+        step += 1
 
-    assert len(ended) == len(set(ended))
+    assert len(ended) == begun
+    assert set(ended.values()) <= {1}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(-2, 2), st.integers(1, 10)), min_size=1),
+    st.integers(1, 3),
+)
+def test_no_account_waits_longer_than_the_threshold_and_the_longest_request(
+    requests: list[tuple[int, int, int]], max_running: int
+) -> None:
+    """With a slot for each of the others, whatever their priorities and however many they are."""
+    scheduler, _ = build_scheduler(max_running=max_running)
+    num_accounts = max_running + 1
+    sequences = []
+    for index, (account, priority, max_tokens) in enumerate(requests):
+        name = str(account % num_accounts)
+        sequence = build_sequence(f"r{index}", 2, account=name, max_tokens=max_tokens)
+        sequence.caller = Caller(priority=priority)
+        sequences.append(sequence)
+    scheduler.add(*sequences)
+    longest_s = 10 * 0.1
+    last_served_s = dict.fromkeys({s.account for s in sequences}, 0.0)
+    step = 0
+    while scheduler.has_work():
+        now_s = step * 0.1
+        advance(scheduler, now_s)
+        for sequence in sequences:
+            if sequence.admitted_s == now_s:
+                waited_s = now_s - last_served_s[sequence.account]
+                last_served_s[sequence.account] = now_s
+                assert waited_s <= LIFT_AFTER_S + num_accounts * longest_s
+        for sequence in sequences:
+            if sequence.kv_slot is not None and sequence.num_output >= sequence.params.max_tokens:
+                scheduler.remove(sequence)
+        step += 1

@@ -1,0 +1,52 @@
+"""How much memory there is for keys and values. Reads the system's counters, once at the start."""
+
+from pathlib import Path
+
+import torch
+from loraland_core.errors import InvalidInput
+
+# Of what is free when the weights are loaded. A GPU serves nobody else; a CPU's memory also holds
+# adapters, their files in the page cache, and other programs.
+GPU_SHARE = 0.85
+CPU_SHARE = 0.25
+_CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
+
+
+def default_bytes(device: torch.device) -> int:
+    """Return the share of the free memory that keys and values get where nothing is configured."""
+    if device.type == "cuda":
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        return int(free_bytes * GPU_SHARE)
+    return int(free_cpu_bytes() * CPU_SHARE)
+
+
+def free_cpu_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
+    """Return what this process can still have: of the machine, and of its container's limit."""
+    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+    free_bytes = int(fields["MemAvailable"].split()[0]) * 1024
+    limit, used = (_number(cgroup / name) for name in ("memory.max", "memory.current"))
+    if limit is not None and used is not None:
+        free_bytes = min(free_bytes, max(0, limit - used))
+    return free_bytes
+
+
+def num_blocks(total_bytes: int, *, block_bytes: int, context_blocks: int, at_most: int) -> int:
+    """Return how many blocks fit; raise ``InvalidInput`` where one whole context does not."""
+    count = min(total_bytes // block_bytes, at_most)
+    if count < context_blocks:
+        raise InvalidInput(
+            f"is {total_bytes} bytes; one context alone takes {context_blocks * block_bytes}."
+            " Give more memory, or serve a shorter context",
+            field="kv_memory_bytes",
+        )
+    return count
+
+
+def _number(path: Path) -> int | None:
+    """Return a counter of the container; None where there is none, or no limit."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None
