@@ -47,7 +47,10 @@ async def serve(*, host: str, port: int, state: Path, token_file: Path) -> None:
     cluster = Cluster(state, admin_token=token)
     server = Server(cluster, address=f"{host}:{port}")
     runner = web.AppRunner(
-        server.application(), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
+        server.application(),
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+        handler_cancellation=True,  # a watch ends when its client goes away
     )
     await runner.setup()
     site = web.TCPSite(runner, host, port, ssl_context=context)

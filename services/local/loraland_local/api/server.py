@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -231,15 +232,12 @@ class Server:
         )
         reply = web.StreamResponse(headers={"Content-Type": "application/json"})
         await reply.prepare(request)
-        try:
-            async with asyncio.timeout(timeout_s):
-                async for line in watch.lines():
-                    await reply.write(line)
+        with contextlib.suppress(ConnectionResetError):  # the client has seen enough
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    async for line in watch.lines():
+                        await reply.write(line)
             await reply.write_eof()
-        except TimeoutError:
-            await reply.write_eof()
-        except ConnectionResetError:
-            pass  # the client has seen enough
         return reply
 
 

@@ -107,7 +107,9 @@ class Watch:
     async def _follow(self, queue: asyncio.Queue[Event | None], since: int) -> AsyncIterator[bytes]:
         while True:
             try:
-                event = await asyncio.wait_for(queue.get(), BOOKMARK_EVERY_S)
+                # Not wait_for: before Python 3.12 it can swallow the cancellation that ends us.
+                async with asyncio.timeout(BOOKMARK_EVERY_S):
+                    event = await queue.get()
             except TimeoutError:
                 if self._bookmarks and queue.empty():
                     yield self._bookmark(self._store.version)
