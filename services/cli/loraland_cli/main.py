@@ -107,6 +107,15 @@ def generate(  # noqa: PLR0917 (typer passes them by name)
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest answer; 0 takes the default.")] = 0,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Only the likeliest tokens of this share.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Draw the same again.")] = None,
+    json_schema: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The answer is JSON of this schema.")
+    ] = None,
+    regex: Annotated[str | None, typer.Option(help="The answer matches this.")] = None,
+    choice: Annotated[
+        list[str] | None, typer.Option(help="The answer is one of these; give several.")
+    ] = None,
     state: State = None,
 ) -> None:
     """Ask an adapter or the base model; the answer is printed while it is made."""
@@ -117,8 +126,15 @@ def generate(  # noqa: PLR0917 (typer passes them by name)
         prompt=prompt,
         adapter=adapter,
         fields=field or [],
-        max_tokens=max_tokens,
-        temperature=temperature,
+        options={
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "seed": seed,
+            "json_schema": generation.read_schema(json_schema),
+            "regex": regex,
+            "choice": choice or None,
+        },
     )
 
 
