@@ -107,6 +107,7 @@ BEYOND = (
     "admission webhooks and policies: their configurations are stored, nothing calls them",
     "`exec`, `attach`, `port-forward` and `proxy`: pods are processes of this machine",
     "conversion webhooks: versions of a custom resource differ in their name only",
+    "older versions of built-in kinds (autoscaling/v1), beta and alpha versions",
     "resource quotas and limit ranges: stored, not enforced",
     "protobuf answers: requests may be protobuf, answers are JSON, which every client accepts",
     "aggregated API servers, audit, priority and fairness, encryption at rest",

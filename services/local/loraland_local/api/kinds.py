@@ -94,7 +94,6 @@ authorization.k8s.io/v1 selfsubjectaccessreviews SelfSubjectAccessReview cluster
 authorization.k8s.io/v1 selfsubjectrulesreviews SelfSubjectRulesReview cluster - - - v
 authorization.k8s.io/v1 subjectaccessreviews SubjectAccessReview cluster - - - v
 autoscaling/v2 horizontalpodautoscalers HorizontalPodAutoscaler ns hpa all status -
-autoscaling/v1 horizontalpodautoscalers HorizontalPodAutoscaler ns hpa all status -
 batch/v1 cronjobs CronJob ns cj all status g
 batch/v1 jobs Job ns - all status g
 certificates.k8s.io/v1 certificatesigningrequests CertificateSigningRequest cluster csr - approval,status -
