@@ -143,6 +143,19 @@ def test_server_side_apply_guards_ownership(widgets: Kubectl) -> None:
     assert "serverside-applied" in forced.stdout
 
 
+def test_client_side_apply_moves_to_the_server_side(widgets: Kubectl) -> None:
+    """Kubectl hands its own fields over, so that its next apply can remove them."""
+    labelled = {**WIDGET, "metadata": {"name": "w", "labels": {"a": "1"}}}
+    widgets("apply", "-f", "-", stdin=labelled)
+
+    widgets("apply", "--server-side", "-f", "-", stdin=WIDGET)
+
+    found = json.loads(widgets("get", "wd", "w", "-o", "json", "--show-managed-fields").stdout)
+    operations = {entry["operation"] for entry in found["metadata"]["managedFields"]}
+    assert "labels" not in found["metadata"]
+    assert operations == {"Apply"}
+
+
 def test_typed_commands_that_send_protobuf_work(kubectl: Kubectl) -> None:
     """`kubectl create` speaks protobuf for built-in kinds."""
     kubectl("create", "namespace", "lab")

@@ -109,9 +109,11 @@ def record_update(
     has_status: bool,
 ) -> Json:
     """Return ``new`` with the fields that it changed given to the manager."""
-    owners = {} if old is None else read(old)
-    if new["metadata"].get("managedFields") == [{}]:
+    given = new["metadata"].get("managedFields")
+    if given == [{}]:
         return with_owners(new, {})
+    # Entries may be edited directly: kubectl moves fields from update to apply that way.
+    owners = read(new) if given else {} if old is None else read(old)
     before = {"metadata": {}} if old is None else without_system_fields(old)
     difference = fields.Difference(before, without_system_fields(new), schema)
     written = {
