@@ -82,7 +82,7 @@ def attend(
     if batch.num_decoding:
         parts.append(_decode(query[0, :, : batch.num_decoding], layer, batch, scaling))
     parts += [
-        _prefill(query, (key, value), layer, batch.kv, p, scaling=scaling) for p in batch.pieces
+        attend_piece(query, (key, value), layer, batch.kv, p, scaling=scaling) for p in batch.pieces
     ]
     # Transformers wants [1, T, H, D].
     out_THD = parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -112,7 +112,7 @@ def _decode(q_HRD: Tensor, layer: int, batch: AttentionBatch, scaling: float) ->
     return out.reshape(num_rows, num_heads, head_size)
 
 
-def _prefill(
+def attend_piece(
     query: Tensor,
     new: tuple[Tensor, Tensor],
     layer: int,
@@ -121,6 +121,7 @@ def _prefill(
     *,
     scaling: float,
 ) -> Tensor:
+    """Return [T, H, D] for one piece of a prompt; its keys and values are in KV memory."""
     q = query[:, :, piece.first : piece.last]
     if piece.start == 0:
         k, v = (t[:, :, piece.first : piece.last] for t in new)

@@ -45,6 +45,8 @@ class EngineConfig:
     kv_memory_bytes: int = 0
     limits: Limits = NO_LIMITS
     max_rank: int = 64
+    # Our own forward pass where there is one for the model; False runs the model's own class.
+    fused: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Engine:
             slots=self._slots,
             max_running=self.config.max_running,
             context_tokens=self.config.context_tokens,
+            fused=self.config.fused,
         )
         self._blocks = self._build_blocks()
         self._scheduler = Scheduler(
@@ -129,7 +132,7 @@ class Engine:
     def read_adapter(self, folder: Path) -> LoraAdapter:
         """Read and check an adapter's files; safe to call from another thread."""
         device = self._runner.device
-        return adapter_file.load_adapter(
+        adapter = adapter_file.load_adapter(
             folder,
             self._runner.linears,
             max_rank=self.config.max_rank,
@@ -137,6 +140,7 @@ class Engine:
             dtype=torch.float32 if device.type == "cpu" else self._runner.model.dtype,
             device=device,
         )
+        return self._runner.pack_adapter(adapter)
 
     def insert_adapter(self, adapter_id: str, adapter: LoraAdapter) -> None:
         slot = self._slots.free_slot()

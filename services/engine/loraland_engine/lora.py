@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from loraland_models.int8 import Int8Linear
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,10 +21,19 @@ from loraland_engine.sequence import NO_ADAPTER
 
 @dataclass(frozen=True)
 class LoraWeights:
-    """One linear's update. The scaling is folded into ``b_RO``."""
+    """One linear's update. The scaling is folded into ``b_RO``.
+
+    ``scale_R``, where there is one, multiplies each rank: both weights may then be int8.
+    """
 
     a_RD: Tensor
     b_RO: Tensor
+    scale_R: Tensor | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        scale_bytes = self.scale_R.nbytes if self.scale_R is not None else 0
+        return self.a_RD.nbytes + self.b_RO.nbytes + scale_bytes
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class LoraAdapter:
 
     @property
     def size_bytes(self) -> int:
-        return sum(w.a_RD.nbytes + w.b_RO.nbytes for w in self.weights.values())
+        return sum(w.size_bytes for w in self.weights.values())
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,9 @@ class AdapterSlots:
     @property
     def num_slots(self) -> int:
         return len(self._adapters)
+
+    def adapter(self, slot: int) -> LoraAdapter | None:
+        return self._adapters[slot]
 
     def free_slot(self) -> int | None:
         return next((i for i, adapter in enumerate(self._adapters) if adapter is None), None)
@@ -163,15 +176,19 @@ def add_lora(
         y_TO.add_(h_TK @ b_KO)
 
 
-def wrap_linears(model: nn.Module, slots: AdapterSlots) -> dict[str, LoraLinear]:
-    """Put a ``LoraLinear`` in the place of each linear but the output head; return them by name."""
+def find_linears(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the linears that an adapter may change, by name: all but the output head."""
     head = model.get_output_embeddings()  # type: ignore[operator]
-    found = {
+    return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
+        if isinstance(module, nn.Linear | Int8Linear) and module is not head
     }
-    wrapped = {name: LoraLinear(module, name, slots) for name, module in found.items()}
+
+
+def wrap_linears(model: nn.Module, slots: AdapterSlots) -> dict[str, LoraLinear]:
+    """Put a ``LoraLinear`` in the place of each linear but the output head; return them by name."""
+    wrapped = {name: LoraLinear(m, name, slots) for name, m in find_linears(model).items()}
     for name, module in wrapped.items():
         _replace(model, name, module)
     return wrapped

@@ -1,17 +1,17 @@
 """One forward pass over the chunks of a step. Owns the model, KV memory and the adapter slots.
 
 Any causal language model of Transformers runs through its own class: one packed row of tokens, our
-attention function, no cache of theirs. Shapes: T packed tokens, N wanted rows, V vocabulary.
+attention function, no cache of theirs. Models for which ``llama`` has a fused pass run through that.
+
+Shapes: T packed tokens, N wanted rows, V vocabulary.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from loraland_engine import attention, lora
+from loraland_engine import attention, linear, llama, lora
 from loraland_engine.kv_memory import KvMemory
 from loraland_engine.scheduler import Chunk
 
@@ -20,7 +20,13 @@ class Runner:
     """The model with our attention and LoRA in place; ``close`` gives it back as it was."""
 
     def __init__(
-        self, model: Any, *, slots: lora.AdapterSlots, max_running: int, context_tokens: int
+        self,
+        model: Any,
+        *,
+        slots: lora.AdapterSlots,
+        max_running: int,
+        context_tokens: int,
+        fused: bool = True,
     ) -> None:
         self.model = model
         self.slots = slots
@@ -31,6 +37,7 @@ class Runner:
             getattr(config, "sliding_window", None) or context_tokens,
         )
         self.device: torch.device = model.device
+        fuse = fused and llama.is_supported(model)
         heads: int = config.num_attention_heads
         self.kv = KvMemory(
             num_layers=config.num_hidden_layers,
@@ -38,20 +45,31 @@ class Runner:
             num_heads=getattr(config, "num_key_value_heads", None) or heads,
             context_tokens=self._context_tokens,
             head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
-            dtype=model.get_input_embeddings().weight.dtype,
+            dtype=torch.float32 if fuse else model.get_input_embeddings().weight.dtype,
             device=self.device,
         )
-        self._attention_before: str = model.config._attn_implementation
         model.eval()
-        model.set_attn_implementation(attention.NAME)
-        self._wrapped = lora.wrap_linears(model, slots)
-        self.linears = {name: _size(m.base) for name, m in self._wrapped.items()}
+        self._fused = llama.FusedLlama(model, slots=slots, kv=self.kv) if fuse else None
+        self._attention_before: str = model.config._attn_implementation
+        self._wrapped: dict[str, lora.LoraLinear] = {}
+        self.linears = {name: _size(m) for name, m in lora.find_linears(model).items()}
+        if self._fused is None:
+            model.set_attn_implementation(attention.NAME)
+            self._wrapped = lora.wrap_linears(model, slots)
 
     @property
     def context_tokens(self) -> int:
         return self._context_tokens
 
+    def pack_adapter(self, adapter: lora.LoraAdapter) -> lora.LoraAdapter:
+        """Return the adapter as this model's pass reads it; safe to call from another thread."""
+        if self._fused is None:
+            return adapter
+        return linear.pack_adapter(adapter, is_int8=self._fused.is_int8)
+
     def close(self) -> None:
+        if self._fused is not None:
+            return
         lora.unwrap_linears(self.model, self._wrapped)
         self.model.set_attn_implementation(self._attention_before)
 
@@ -59,6 +77,9 @@ class Runner:
         """Return, by request, the logits [N, V] of the positions that it wants."""
         # Decoding tokens come first: attention answers them with one call.
         chunks = sorted(chunks, key=lambda c: c.num_tokens > 1)
+        if self._fused is not None:
+            # Rows of one adapter side by side read its weights once.
+            chunks.sort(key=lambda c: (c.num_tokens > 1, c.sequence.adapter_slot))
         wanted: list[int] = []
         owners: list[tuple[str, int]] = []
         first = 0
@@ -67,8 +88,8 @@ class Runner:
             wanted += [first + p - chunk.start for p in positions]
             owners.append((chunk.sequence.request_id, len(positions)))
             first += chunk.num_tokens
-        with torch.inference_mode(), self._adapters(chunks):
-            logits_NV = self._forward(chunks, wanted)
+        with torch.inference_mode():
+            logits_NV = self._logits(chunks, wanted)
         rows = torch.split(logits_NV, [count for _, count in owners]) if wanted else ()
         return {
             request_id: part
@@ -76,11 +97,12 @@ class Runner:
             if count
         }
 
-    @contextmanager
-    def _adapters(self, chunks: list[Chunk]) -> Iterator[None]:
+    def _logits(self, chunks: list[Chunk], wanted: list[int]) -> Tensor:
+        if self._fused is not None:
+            return self._fused.run(chunks, wanted)
         owners = [c.sequence.adapter_slot for c in chunks for _ in range(c.num_tokens)]
         self.slots.prepare(owners, self.device)
-        yield
+        return self._forward(chunks, wanted)
 
     def _forward(self, chunks: list[Chunk], wanted: list[int]) -> Tensor:
         token_ids = [t for c in chunks for t in c.sequence.token_ids[c.start : c.end]]

@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from loraland_models import int8
 from loraland_models.sources import ResolvedModel
 
 TORCH_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -71,9 +72,9 @@ def load_model(
     model: ResolvedModel, precision: Precision, *, device: str | None = None
 ) -> PreTrainedModel:
     """Return the base model in evaluation mode."""
-    check_precision(model.name, precision)
-    transformers_logging.disable_progress_bar()
     where = device or default_device()
+    check_precision(model.name, precision, where)
+    transformers_logging.disable_progress_bar()
     options: dict[str, Any] = {}
     if precision.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
@@ -93,14 +94,18 @@ def load_model(
     )
     if where == "cpu" and precision.quantization == "nf4":
         keep_compute_dtype(loaded)
+    if precision.quantization == "int8":
+        int8.quantize_linears(loaded)
     return loaded.eval()
 
 
-def check_precision(name: str, precision: Precision) -> None:
+def check_precision(name: str, precision: Precision, device: str | None = None) -> None:
     """Raise ``InvalidInput`` for a precision that cannot be loaded here."""
-    if precision.quantization not in ("none", "nf4"):
+    device = device or default_device()
+    where = device or default_device()
+    if precision.quantization == "int8" and not where.startswith("cpu"):
         raise InvalidInput(
-            f"{precision.quantization} weights cannot be loaded here; use nf4 or none",
+            f"int8 weights are computed on CPUs only, and this is {where}; use nf4 or none",
             field=f"{name}.quantization",
             reason="BaseModelUnavailable",
         )

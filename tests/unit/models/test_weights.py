@@ -10,6 +10,7 @@ from loraland_models.sources import ResolvedModel
 from loraland_models.weights import Precision
 from torch import Tensor
 
+INT8 = Precision(dtype="float32", quantization="int8")
 NF4 = Precision(dtype="float32", quantization="nf4")
 FLOAT32 = Precision(dtype="float32", quantization="none")
 
@@ -88,7 +89,17 @@ def test_nf4_is_near_the_full_weights(resolved: ResolvedModel) -> None:
     assert 0 < difference < 0.3 * float(full.abs().max())
 
 
-def test_int8_is_refused_by_name(resolved: ResolvedModel) -> None:
-    """A precision that cannot be loaded is an error before anything is loaded."""
-    with pytest.raises(InvalidInput, match="int8 weights cannot be loaded here; use nf4 or none"):
-        weights.load_model(resolved, Precision(dtype="bf16", quantization="int8"))
+def test_int8_is_nearer_to_the_full_weights_than_nf4(resolved: ResolvedModel) -> None:
+    """The head is quantized too, and the difference is still a fraction of that of 4 bits."""
+    with torch.no_grad():
+        full = logits(weights.load_model(resolved, FLOAT32, device="cpu"))
+        quantized = logits(weights.load_model(resolved, INT8, device="cpu"))
+
+    difference = float((full - quantized).abs().max())
+    assert 0 < difference < 0.05 * float(full.abs().max())
+
+
+def test_int8_is_refused_by_name_on_a_gpu(resolved: ResolvedModel) -> None:
+    """A precision that cannot be computed is an error before anything is loaded."""
+    with pytest.raises(InvalidInput, match="int8 weights are computed on CPUs only"):
+        weights.load_model(resolved, INT8, device="cuda")

@@ -1,0 +1,100 @@
+"""Linears that share their input, as one matrix product, with room for adapters on each. CPU; no I/O.
+
+Shapes: T rows, D in, N the joined outs, P parts, S adapter slots, R rank, O one part's outs.
+"""
+
+from dataclasses import replace
+from itertools import accumulate
+
+import numpy as np
+import torch
+from loraland_models.int8 import Int8Linear, Int8Product, quantize_weight
+from torch import Tensor, nn
+from torch.nn import functional
+
+from loraland_engine.lora import LoraAdapter, LoraWeights
+
+JOINABLE = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class Projection:
+    """Some linears of the model, joined in memory; the model's own modules become views of it."""
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...], *, num_slots: int) -> None:
+        self.names = names
+        parts = [model.get_submodule(name) for name in names]
+        sizes = [int(part.out_features) for part in parts]  # type: ignore[arg-type]
+        self.num_in = int(parts[0].in_features)  # type: ignore[arg-type]
+        self.start_P = np.array([0, *accumulate(sizes)], dtype=np.int64)
+        self.bias_N = _join_biases(parts, sizes)
+        self.table_SP4 = np.zeros((num_slots, len(parts), 4), dtype=np.int64)
+        self.is_int8 = isinstance(parts[0], Int8Linear)
+        self._weight = _join(parts, "weight")
+        self._product = Int8Product(self._weight, _join(parts, "scale_N")) if self.is_int8 else None
+
+    def multiply(self, x_TD: Tensor, rows_TD: Tensor) -> Tensor:
+        """Return float32 [T, N] of the float rows or, over int8, of the quantized ones, unscaled."""
+        if self._product is not None:
+            return self._product.multiply(rows_TD)
+        return functional.linear(x_TD.to(self._weight.dtype), self._weight).float()
+
+    def set_adapter(self, slot: int, adapter: LoraAdapter | None) -> None:
+        """Note where a slot's weights lie; the adapter must stay alive while the slot is used."""
+        self.table_SP4[slot] = 0
+        for part, name in enumerate(self.names):
+            weights = adapter.weights.get(name) if adapter else None
+            if weights is not None:
+                assert weights.scale_R is not None, name
+                self.table_SP4[slot, part] = (
+                    weights.a_RD.data_ptr(),
+                    weights.b_RO.data_ptr(),
+                    weights.a_RD.shape[0],
+                    weights.scale_R.data_ptr(),
+                )
+
+
+def pack_adapter(adapter: LoraAdapter, *, is_int8: bool) -> LoraAdapter:
+    """Return the adapter as the compiled kernels read it: contiguous, one scale a rank.
+
+    Over int8 linears, the rows of A and B are quantized as well; both scales of a rank multiply the
+    same number.
+    """
+    packed = {name: _pack(weights, is_int8=is_int8) for name, weights in adapter.weights.items()}
+    return replace(adapter, weights=packed)
+
+
+def _pack(weights: LoraWeights, *, is_int8: bool) -> LoraWeights:
+    a, b = weights.a_RD.float().contiguous(), weights.b_RO.float().contiguous()
+    if not is_int8:
+        return LoraWeights(a, b, torch.ones(a.shape[0]))
+    a, scale_a = quantize_weight(a)
+    b, scale_b = quantize_weight(b)
+    return LoraWeights(a, b, scale_a * scale_b)
+
+
+def _join(parts: list[nn.Module], name: str) -> Tensor:
+    """Return the tensors one below the other, and make each module's a view of that."""
+    tensors = [part.get_parameter(name) if _is_parameter(part, name) else part.get_buffer(name)
+               for part in parts]  # fmt: skip
+    if len(tensors) == 1:
+        return tensors[0].detach()
+    joined = torch.cat([tensor.detach() for tensor in tensors])
+    for tensor, view in zip(tensors, torch.split(joined, [len(t) for t in tensors]), strict=True):
+        tensor.data = view
+    return joined
+
+
+def _is_parameter(module: nn.Module, name: str) -> bool:
+    return name in dict(module.named_parameters(recurse=False))
+
+
+def _join_biases(parts: list[nn.Module], sizes: list[int]) -> np.ndarray:
+    """Return the joined biases [N], or nothing where no part has one."""
+    if all(part.bias is None for part in parts):
+        return np.empty(0, dtype=np.float32)
+    found = [
+        part.bias.detach().float() if isinstance(part.bias, Tensor) else torch.zeros(size)
+        for part, size in zip(parts, sizes, strict=True)
+    ]
+    joined: np.ndarray = torch.cat(found).numpy()
+    return joined

@@ -1,0 +1,275 @@
+"""One fused forward pass for models shaped like Llama: Llama, Mistral, Qwen 2 and 3, SmolLM. CPU.
+
+Computes what the Transformers class computes, with four matrix products and five compiled calls a
+layer. The residual stream and KV memory are float32; the linears keep their own precision. The
+model's modules stay in place, with their weights joined in memory.
+
+Shapes: T packed tokens, D hidden, N joined outs, L context tokens, E head size, S slots.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from loraland_models.int8 import Int8Linear
+from torch import Tensor, nn
+
+from loraland_engine import attention, native, row_kernels
+from loraland_engine.kv_memory import KvMemory
+from loraland_engine.linear import JOINABLE, Projection
+from loraland_engine.lora import AdapterSlots, LoraAdapter
+from loraland_engine.scheduler import Chunk
+
+_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+# Rotations that depend on nothing but the position.
+_ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+_PARTS = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "out": ("self_attn.o_proj",),
+    "gate": ("mlp.gate_proj", "mlp.up_proj"),
+    "down": ("mlp.down_proj",),
+}
+
+
+def is_supported(model: Any) -> bool:
+    """Whether this model, in this precision, on this machine runs through the fused pass."""
+    config = model.config
+    rope = getattr(config, "rope_parameters", None) or {}
+    return (
+        model.device.type == "cpu"
+        and config.model_type in _FAMILIES
+        and getattr(config, "hidden_act", "silu") == "silu"
+        and rope.get("rope_type", "default") in _ROPE_TYPES
+        and all(_is_joinable(m) for m in model.modules() if hasattr(m, "in_features"))
+    )
+
+
+def _is_joinable(linear: nn.Module) -> bool:
+    if isinstance(linear, Int8Linear):
+        return True
+    return type(linear) is nn.Linear and linear.weight.dtype in JOINABLE
+
+
+@dataclass(frozen=True)
+class _Layer:
+    qkv: Projection
+    out: Projection
+    gate: Projection
+    down: Projection
+    keys_SGLE: np.ndarray
+    values_SGLE: np.ndarray
+    # Norms of queries and keys (Qwen 3), or empty.
+    norms_2E: np.ndarray
+    norm_before_mlp_D: np.ndarray
+    # The next layer's first norm, or the model's last.
+    norm_after_D: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Where each packed row belongs; decoding rows first."""
+
+    position_T: np.ndarray
+    kv_slot_T: np.ndarray
+    tile_I2: np.ndarray
+    slot_I: np.ndarray
+    num_decoding: int
+    pieces: tuple[attention.PromptPiece, ...]
+
+
+class _Rows:
+    """One linear's input for T rows, as floats and, over int8, as bytes with a scale each."""
+
+    def __init__(self, num_rows: int, width: int, *, is_int8: bool) -> None:
+        self.x = torch.empty(num_rows, width)
+        self.rows = torch.empty((num_rows if is_int8 else 1, width), dtype=torch.uint8)
+        # Over float linears a product is already what it should be.
+        self.scale = torch.ones(num_rows)
+        self.arrays = (self.x.numpy(), self.rows.numpy(), self.scale.numpy())
+
+
+class FusedLlama:
+    """The model's forward pass over KV memory and adapter slots that it is given."""
+
+    def __init__(self, model: Any, *, slots: AdapterSlots, kv: KvMemory) -> None:
+        config = model.config
+        self._slots = slots
+        self._known: list[LoraAdapter | None] = [None] * slots.num_slots
+        self._kv = kv
+        self._embedding: nn.Embedding = model.get_input_embeddings()
+        body = model.model
+        self.is_int8 = isinstance(model.lm_head, Int8Linear)
+        self._like = np.empty(0, dtype=np.int8 if self.is_int8 else np.float32)
+        self._epsilon = np.float32(config.rms_norm_eps)
+        positions = torch.arange(kv.context_tokens)[None]
+        cos, sin = body.rotary_emb(torch.zeros(1), positions)
+        self._cos_LE, self._sin_LE = _array(cos[0]), _array(sin[0])
+        self._scaling = np.float32(self._cos_LE.shape[1] ** -0.5)
+        self._first_norm_D = _array(body.layers[0].input_layernorm.weight)
+        after = [layer.input_layernorm for layer in body.layers[1:]] + [body.norm]
+        self._layers = [self._build_layer(model, i, norm) for i, norm in enumerate(after)]
+        self._head = Projection(model, ("lm_head",), num_slots=0)
+
+    def _build_layer(self, model: nn.Module, index: int, norm_after: nn.Module) -> _Layer:
+        name = f"model.layers.{index}"
+        layer: Any = model.get_submodule(name)
+        attention_norms = [
+            _array(getattr(layer.self_attn, norm).weight)
+            for norm in ("q_norm", "k_norm")
+            if hasattr(layer.self_attn, norm)
+        ]
+        empty = np.empty((0, self._cos_LE.shape[1]), dtype=np.float32)
+        parts = {
+            part: Projection(
+                model, tuple(f"{name}.{n}" for n in names), num_slots=self._slots.num_slots
+            )
+            for part, names in _PARTS.items()
+        }
+        return _Layer(
+            **parts,
+            keys_SGLE=self._kv.keys[index].numpy(),
+            values_SGLE=self._kv.values[index].numpy(),
+            norms_2E=np.stack(attention_norms) if attention_norms else empty,
+            norm_before_mlp_D=_array(layer.post_attention_layernorm.weight),
+            norm_after_D=_array(norm_after.weight),  # type: ignore[arg-type]
+        )
+
+    def run(self, chunks: list[Chunk], wanted: list[int]) -> Tensor:
+        """Return the logits of the wanted rows. Chunks of one token come first."""
+        native.set_num_threads(torch.get_num_threads())
+        self._note_adapters()
+        step = _pack(chunks)
+        token_ids = [t for c in chunks for t in c.sequence.token_ids[c.start : c.end]]
+        residual = self._embedding(torch.tensor(token_ids)).float()
+        first = self._layers[0]
+        hidden = self._rows(residual, residual.shape[1])
+        attended = self._rows(residual, first.out.num_in)
+        gated = self._rows(residual, first.down.num_in)
+        row_kernels.norm_rows(
+            residual.numpy(), self._first_norm_D, self._epsilon, *hidden.arrays, self.is_int8
+        )
+        for index, layer in enumerate(self._layers):
+            self._attend(layer, index, step, hidden, attended)
+            self._finish(
+                layer.out, layer.norm_before_mlp_D, step,
+                given=attended, residual=residual, hidden=hidden,
+            )  # fmt: skip
+            y = layer.gate.multiply(hidden.x, hidden.rows)
+            row_kernels.finish_gate(
+                *self._finished(layer.gate, y, hidden, step), *gated.arrays, self.is_int8
+            )
+            self._finish(
+                layer.down, layer.norm_after_D, step,
+                given=gated, residual=residual, hidden=hidden,
+            )  # fmt: skip
+        return self._logits(hidden, wanted)
+
+    def _rows(self, residual: Tensor, width: int) -> _Rows:
+        return _Rows(residual.shape[0], width, is_int8=self.is_int8)
+
+    def _attend(
+        self, layer: _Layer, index: int, step: _Step, hidden: _Rows, attended: _Rows
+    ) -> None:
+        y = layer.qkv.multiply(hidden.x, hidden.rows)
+        row_kernels.finish_qkv(
+            *self._finished(layer.qkv, y, hidden, step),
+            layer.norms_2E, self._epsilon, self._cos_LE, self._sin_LE,
+            step.position_T, step.kv_slot_T, layer.keys_SGLE, layer.values_SGLE,
+        )  # fmt: skip
+        if step.pieces:
+            head_size = self._cos_LE.shape[1]
+            heads = y.view(1, y.shape[0], -1, head_size).transpose(1, 2)
+            num_heads, num_kv = attended.x.shape[1] // head_size, layer.keys_SGLE.shape[1]
+            query, key, value = torch.split(heads, [num_heads, num_kv, num_kv], dim=1)
+            for piece in step.pieces:
+                out = attention.attend_piece(
+                    query, (key, value), index, self._kv, piece, scaling=float(self._scaling)
+                )
+                attended.x[piece.first : piece.last] = out.reshape(piece.last - piece.first, -1)
+        row_kernels.attend_rows(
+            y.numpy(), step.num_decoding, layer.keys_SGLE, layer.values_SGLE,
+            step.kv_slot_T, step.position_T, self._scaling, *attended.arrays, self.is_int8,
+        )  # fmt: skip
+
+    def _finish(
+        self,
+        projection: Projection,
+        norm_D: np.ndarray,
+        step: _Step,
+        *,
+        given: _Rows,
+        residual: Tensor,
+        hidden: _Rows,
+    ) -> None:
+        """Multiply, add to the residual, and leave its norm in ``hidden``."""
+        y = projection.multiply(given.x, given.rows)
+        row_kernels.finish_residual(
+            *self._finished(projection, y, given, step),
+            residual.numpy(), norm_D, self._epsilon, *hidden.arrays, self.is_int8,
+        )  # fmt: skip
+
+    def _finished(
+        self, projection: Projection, y: Tensor, given: _Rows, step: _Step
+    ) -> tuple[Any, ...]:
+        x, _, scale = given.arrays
+        return (
+            y.numpy(), x, scale, projection.bias_N, step.tile_I2, step.slot_I,
+            projection.table_SP4, projection.start_P, self._like,
+        )  # fmt: skip
+
+    def _logits(self, hidden: _Rows, wanted: list[int]) -> Tensor:
+        rows = hidden.rows[wanted] if self.is_int8 else hidden.rows
+        logits = self._head.multiply(hidden.x[wanted], rows)
+        return logits.mul_(hidden.scale[wanted, None]) if self.is_int8 else logits
+
+    def _note_adapters(self) -> None:
+        """Follow what was put into slots or removed since the last step."""
+        for slot in range(self._slots.num_slots):
+            adapter = self._slots.adapter(slot)
+            if adapter is not self._known[slot]:
+                self._known[slot] = adapter
+                for layer in self._layers:
+                    for projection in (layer.qkv, layer.out, layer.gate, layer.down):
+                        projection.set_adapter(slot, adapter)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.detach().float().contiguous().numpy()
+    return array
+
+
+def _pack(chunks: list[Chunk]) -> _Step:
+    positions: list[int] = []
+    kv_slots: list[int] = []
+    tiles: list[tuple[int, int, int]] = []
+    pieces = []
+    for chunk in chunks:
+        first, slot = len(positions), chunk.sequence.kv_slot
+        assert slot is not None, chunk.sequence.request_id
+        positions += range(chunk.start, chunk.end)
+        kv_slots += [slot] * chunk.num_tokens
+        _add_tiles(tiles, first, len(positions), chunk.sequence.adapter_slot)
+        if chunk.num_tokens > 1:
+            pieces.append(
+                attention.PromptPiece(first, len(positions), slot, chunk.start, chunk.end)
+            )
+    table = np.array(tiles, dtype=np.int64)
+    return _Step(
+        position_T=np.array(positions, dtype=np.int64),
+        kv_slot_T=np.array(kv_slots, dtype=np.int64),
+        tile_I2=np.ascontiguousarray(table[:, :2]),
+        slot_I=np.ascontiguousarray(table[:, 2]),
+        num_decoding=sum(1 for c in chunks if c.num_tokens == 1),
+        pieces=tuple(pieces),
+    )
+
+
+def _add_tiles(tiles: list[tuple[int, int, int]], first: int, last: int, adapter_slot: int) -> None:
+    """Cut rows [first, last) into tiles; rows of one adapter that follow each other share one."""
+    if tiles and tiles[-1][2] == adapter_slot and tiles[-1][1] < row_kernels.TILE_ROWS:
+        first = tiles.pop()[0]
+    tiles += [
+        (start, min(row_kernels.TILE_ROWS, last - start), adapter_slot)
+        for start in range(first, last, row_kernels.TILE_ROWS)
+    ]
