@@ -10,6 +10,7 @@ from pathlib import Path
 
 import api_servers
 import pytest
+import servers
 
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]
 TIMEOUT_S = 30
@@ -239,15 +240,23 @@ def test_server_stops_within_two_seconds_of_a_request_to(tmp_path: Path) -> None
     assert took_s < 2
 
 
-def test_taken_port_is_said_in_one_sentence(tmp_path: Path) -> None:
-    """A second server on the same port ends with a sentence, not a traceback."""
-    import servers  # noqa: PLC0415 - only this test needs a fixed port
-
-    port = servers.free_port()
-    command = [sys.executable, "-m", "loraland_local.api", "--port", str(port)]
-    with api_servers.api_process(tmp_path / "one", port=port):
+@pytest.mark.parametrize(
+    ("port", "state", "expected"),
+    [(None, "two", "port {port} on 127.0.0.1 is taken"), (0, "one", "another server uses")],
+    ids=["port", "state directory"],
+)
+def test_what_is_taken_is_said_in_one_sentence(
+    tmp_path: Path, port: int | None, state: str, expected: str
+) -> None:
+    """A second server in the way of a first ends with a sentence, not a traceback."""
+    first = servers.free_port()
+    asked = str(first if port is None else port)
+    with api_servers.api_process(tmp_path / "one", port=first):
         done = subprocess.run(
-            [*command, "--state", str(tmp_path / "two")],
+            [
+                *(sys.executable, "-m", "loraland_local.api", "--port", asked),
+                *("--state", str(tmp_path / state)),
+            ],
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
@@ -255,5 +264,5 @@ def test_taken_port_is_said_in_one_sentence(tmp_path: Path) -> None:
         )
 
     assert done.returncode == 1
-    assert f"port {port} on 127.0.0.1 is taken" in done.stderr
+    assert expected.format(port=first) in done.stderr
     assert "Traceback" not in done.stderr

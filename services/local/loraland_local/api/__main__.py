@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import errno
+import fcntl
 import logging
 import secrets
 import signal
 import ssl
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from aiohttp import web
@@ -36,6 +39,14 @@ def _admin_token(path: Path) -> str:
         path.touch(mode=0o600)
         path.write_text(secrets.token_urlsafe(32))
     return path.read_text().strip()
+
+
+@contextlib.contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Hold the state directory; raises BlockingIOError while another server does."""
+    with (state / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 async def serve(*, host: str, port: int, state: Path, token_file: Path) -> None:
@@ -73,14 +84,20 @@ def main() -> int:
     token_file = arguments.token_file or arguments.state / "admin.token"
     try:
         arguments.state.mkdir(parents=True, exist_ok=True)
-        asyncio.run(
-            serve(
-                host=arguments.host,
-                port=arguments.port,
-                state=arguments.state,
-                token_file=token_file,
+        with _alone(arguments.state):
+            asyncio.run(
+                serve(
+                    host=arguments.host,
+                    port=arguments.port,
+                    state=arguments.state,
+                    token_file=token_file,
+                )
             )
+    except BlockingIOError:
+        sys.stderr.write(
+            f"another server uses {arguments.state}; stop it or choose another --state\n"
         )
+        return 1
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise

@@ -138,6 +138,10 @@ def _workload_faults(obj: Json, resource: ResourceType, template: Json) -> list[
             causes.append(invalid_value(path, f'"{policy}"', why))
     elif policy != "Always" and resource.kind in {"Deployment", "ReplicaSet", "StatefulSet"}:
         causes.append(unsupported_value(path, f'"{policy}"', ("Always",)))
+    strategy = spec.get("strategy") or {}
+    if strategy.get("type") == "Recreate" and strategy.get("rollingUpdate") is not None:
+        why = "may not be specified when strategy `type` is 'Recreate'"
+        causes.append(forbidden_value("spec.strategy.rollingUpdate", why))
     for name in ("replicas", "parallelism", "completions", "backoffLimit"):
         number = spec.get(name)
         if isinstance(number, int) and number < 0:

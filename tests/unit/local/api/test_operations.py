@@ -146,6 +146,11 @@ def test_job_status_is_checked(world: World, status: Json, expected: str) -> Non
             id="selector and labels differ",
         ),
         pytest.param({"replicas": -1}, "must be greater than or equal to 0", id="negative"),
+        pytest.param(
+            {"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}},
+            "may not be specified when strategy `type` is 'Recreate'",
+            id="strategy",
+        ),
     ],
 )
 def test_deployment_is_checked(world: World, spec: Json, expected: str) -> None:
