@@ -23,13 +23,13 @@ class Shelf:
     files: dict[str, bytes]
     manifest: dict[str, Any]
 
+    def list_files(self, files: dict[str, bytes]) -> list[dict[str, Any]]:
+        """Return the manifest's entries for these contents."""
+        return [{"path": path, **_measure(content)} for path, content in files.items()]
+
     def put(self, name: str, files: dict[str, bytes], **changes: Any) -> str:
         """Upload an artifact with a manifest of its own and return its digest."""
-        listed = [
-            {**entry, **_measure(files[entry["path"]])} if entry["path"] in files else entry
-            for entry in self.manifest["files"]
-        ]
-        manifest = {**self.manifest, "files": listed, **changes}
+        manifest = {**self.manifest, "files": self.list_files(files), **changes}
         data = json.dumps(manifest).encode()
         digest = artifacts.Manifest.model_validate(manifest).digest
         prefix = artifacts.adapter_prefix("default", name, digest)
@@ -150,15 +150,11 @@ def test_missing_manifest_is_refused(land: Land, shelf: Shelf) -> None:
 def test_pickle_is_refused(land: Land, shelf: Shelf) -> None:
     """A file that may hold code is named and refused, whatever else is there."""
     files = with_another_prompt(shelf.files, "{message} pickle\n")
-    pickled = {"path": "adapter_model.bin", **_measure(b"\x80\x04.")}
-    digest = shelf.put("pickled", files, files=[*_listed(shelf, files), pickled])
+    files["adapter_model.bin"] = b"\x80\x04."
+    digest = shelf.put("pickled", files)
     found = refuse(land, "pickled", digest, "ArtifactVerified")
 
     assert "adapter_model.bin" in found["message"]
-
-
-def _listed(shelf: Shelf, files: dict[str, bytes]) -> list[dict[str, Any]]:
-    return [{**e, **_measure(files[e["path"]])} for e in shelf.manifest["files"]]
 
 
 def test_another_base_model_is_refused(land: Land, shelf: Shelf) -> None:

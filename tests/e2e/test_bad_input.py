@@ -79,11 +79,6 @@ def s3_rows(job: Job, key: str, *, bucket: str = platform.BUCKET) -> Job:
 
 FAILED: list[Any] = [
     pytest.param(
-        lambda job: with_value(job, "gpt-17", "spec", "baseModel"),
-        ("UnknownBaseModel", platform.BASE_MODEL),
-        id="unknown-base-model",
-    ),
-    pytest.param(
         lambda job: s3_rows(job, "x.jsonl", bucket="no-such-bucket"),
         ("BucketNotFound", "no-such-bucket"),
         id="missing-bucket",
@@ -99,6 +94,20 @@ FAILED: list[Any] = [
         id="template-names-an-absent-column",
     ),
 ]
+
+
+def test_unknown_base_model_is_not_accepted(land: Land) -> None:
+    """The condition lists the models that there are, and no pod is made."""
+    land.apply(small_job("unknown-model", baseModel="gpt-17"))
+    land.wait("finetunejob", "unknown-model", "Accepted=False", timeout_s=60)
+    accepted = condition(land.get("finetunejob", "unknown-model"), "Accepted")
+    jobs = land.kubectl("get", "job", "unknown-model", "--ignore-not-found", "-o", "name").stdout
+
+    assert (accepted["reason"], platform.BASE_MODEL in accepted["message"], jobs) == (
+        "UnknownBaseModel",
+        True,
+        "",
+    )
 
 
 @pytest.fixture(scope="module")

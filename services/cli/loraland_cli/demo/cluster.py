@@ -136,6 +136,11 @@ def condition(resource: Object, kind: str) -> Object:
 
 
 def job_log(kubeconfig: Path, namespace: str, name: str) -> str:
-    """Return the end of the training pod's log."""
-    selector = f"{names.LABEL_JOB}={name}"
-    return kubectl.pod_log(kubeconfig, namespace, selector, num_lines=_LOG_LINES)
+    """Return the end of the log of the job's last training pod."""
+    listing = ["get", "pods", "-n", namespace, "-l", f"{names.LABEL_JOB}={name}", "-o", "name"]
+    pods = kubectl.call(kubeconfig, [*listing, "--sort-by=.metadata.creationTimestamp"])
+    if not pods.stdout.split():
+        return ""
+    last = pods.stdout.split()[-1]
+    log = kubectl.call(kubeconfig, ["logs", "-n", namespace, last, f"--tail={_LOG_LINES}"])
+    return log.stdout.strip()
