@@ -42,9 +42,6 @@ def _resources(container: Json) -> None:
         requests = resources.setdefault("requests", {})
         for name, amount in limits.items():
             requests.setdefault(name, amount)
-    for amounts in (limits, resources.get("requests")):
-        for name, amount in (amounts or {}).items():
-            amounts[name] = str(amount)
 
 
 def _container(container: Json) -> None:

@@ -13,31 +13,9 @@ from typing import Any
 
 import cel
 
-from . import formats
+from . import quantities
 
-_SUFFIXES = {
-    "": 1,
-    "n": decimal.Decimal("1e-9"),
-    "u": decimal.Decimal("1e-6"),
-    "m": decimal.Decimal("1e-3"),
-    "k": 10**3,
-    "Ki": 2**10,
-    **{name: 10 ** (6 + 3 * power) for power, name in enumerate("MGTPE")},
-    **{f"{name}i": 2 ** (20 + 10 * power) for power, name in enumerate("MGTPE")},
-}
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
-
-
-def parse_quantity(text: str) -> decimal.Decimal:
-    """Read a Kubernetes quantity such as ``500m`` or ``4Gi`` as a number."""
-    match = formats.QUANTITY.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a quantity; write a number with a suffix such as Mi")
-    suffix = match[3] or ""
-    if suffix[:1] in {"e", "E"} and len(suffix) > 1:
-        return decimal.Decimal(text)
-    number = text.strip().removesuffix(suffix)
-    return decimal.Decimal(number) * decimal.Decimal(_SUFFIXES[suffix])
 
 
 def duration(text: str) -> dt.timedelta:
@@ -55,13 +33,13 @@ def optional(value: Any) -> Any:
 
 # A quantity, an IP address or a URL travels through CEL as a one-entry map.
 def _quantity(text: str) -> dict[str, Any]:
-    parse_quantity(text)
+    quantities.parse(text)
     return {"__quantity__": text}
 
 
 def _number(value: Any) -> decimal.Decimal:
     text = value["__quantity__"] if isinstance(value, dict) else str(value)
-    return parse_quantity(text)
+    return quantities.parse(text)
 
 
 def _succeeds(parse: Callable[[str], Any]) -> Callable[[str], bool]:
@@ -156,7 +134,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "trim": str.strip,
     "upperAscii": str.upper,
     "quantity": _quantity,
-    "isQuantity": _succeeds(parse_quantity),
+    "isQuantity": _succeeds(quantities.parse),
     "isInteger": lambda value: _number(value) == _number(value).to_integral_value(),
     "asInteger": lambda value: int(_number(value)),
     "asApproximateFloat": lambda value: float(_number(value)),

@@ -9,13 +9,19 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from . import definitions, formats, wire
+from . import definitions, formats, quantities, wire
 from .errors import Cause, invalid_value, required_value, unsupported_value
 
 Json = dict[str, Any]
 
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1"
-_TIMES = {f"{_META}.Time": 0, f"{_META}.MicroTime": 6}
+_SCALARS: dict[str, Callable[[str], str]] = {
+    f"{_META}.Time": lambda text: formats.canonical_time(text, 0),
+    f"{_META}.MicroTime": lambda text: formats.canonical_time(text, 6),
+    "io.k8s.apimachinery.pkg.api.resource.Quantity": lambda text: (
+        quantities.canonical(text) if formats.is_valid("quantity", text) else text
+    ),
+}
 _BLOCKING = {
     "FieldValueNotSupported",
     "FieldValueRequired",
@@ -39,13 +45,12 @@ def blocks_rules(causes: list[Cause]) -> bool:
 def prune(value: Any, schema: Json, path: str, unknown: list[str]) -> Any:
     """Drop fields that the schema does not know, noting their paths in ``unknown``.
 
-    Built-in kinds are written the API's way while passing: times in UTC, and nothing that Go
-    would leave out.
+    Built-in kinds are written the API's way while passing: times in UTC, quantities in their one
+    form, and nothing that Go would leave out.
     """
-    if isinstance(value, str):
-        digits = _TIMES.get(definitions.reference_name(schema))
-        return value if digits is None else formats.canonical_time(value, digits)
     name = definitions.reference_name(schema)
+    if name in _SCALARS and isinstance(value, str | int | float):
+        return _SCALARS[name](str(value))
     schema = definitions.resolve(schema)
     if isinstance(value, dict):
         kept = _prune_object(value, schema, path, unknown)

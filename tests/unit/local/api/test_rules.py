@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from loraland_local.api import rule_functions, rules
+from loraland_local.api import rules
 
 Json = dict[str, Any]
 
@@ -106,12 +106,3 @@ def test_broken_rule_does_not_compile() -> None:
     """A syntax error is found when the definition is applied."""
     assert rules.compile_fault("self.a ==") is not None
     assert rules.compile_fault("self.a == 1") is None
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("500m", 0.5), ("1Ki", 1024), ("2k", 2000), ("1.5Gi", 1.5 * 2**30), ("1e3", 1000), ("7", 7)],
-)
-def test_quantities_are_numbers(text: str, expected: float) -> None:
-    """Suffixes are powers of ten or of two."""
-    assert expected == float(rule_functions.parse_quantity(text))
