@@ -147,7 +147,8 @@ def _parse(model: type[D], data: bytes, name: str) -> D:
         raise ArtifactInvalid(f"{len(data)} bytes, more than {MAX_MANIFEST_BYTES}", field=name)
     try:
         document: Any = json.loads(data)
-    except ValueError as error:
+    # A few bytes may nest deeper than the parser goes.
+    except (ValueError, RecursionError) as error:
         raise ArtifactInvalid(f"is not JSON: {error}", field=name) from error
     version = document.get("schemaVersion") if isinstance(document, dict) else None
     if not isinstance(version, int):

@@ -97,7 +97,8 @@ def parse_jsonl(text: str, *, where: str) -> list[Row]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        # A row may nest deeper than the parser goes.
+        except (ValueError, RecursionError) as error:
             raise InvalidInput(
                 f"row {number} is not JSON ({error}): {_shortened(line)}",
                 field=where,

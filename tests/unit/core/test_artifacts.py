@@ -81,6 +81,7 @@ def test_manifest_survives_a_round_trip() -> None:
     [
         pytest.param(b"{", "ArtifactInvalid", "is not JSON", id="cut"),
         pytest.param(b"[]", "ArtifactInvalid", "no schemaVersion", id="a-list"),
+        pytest.param(b"[" * 100_000, "ArtifactInvalid", "is not JSON", id="deep"),
         pytest.param(b'{"schemaVersion": 2}', "ArtifactInvalid", "newer than 1", id="newer"),
         pytest.param(b'{"schemaVersion": 1}', "ArtifactInvalid", "baseModel", id="no-base-model"),
         pytest.param(

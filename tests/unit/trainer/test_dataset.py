@@ -51,6 +51,9 @@ def test_formats_are_read(data: bytes, format_: str, expected: list[dict[str, An
         pytest.param(b"", "JSONL", "EmptyDataset", "rows: holds no rows", id="empty"),
         pytest.param(b"\n \n", "JSONL", "EmptyDataset", "holds no rows", id="blank"),
         pytest.param(b'{"a":1}\n{"a":', "JSONL", "InvalidRow", "row 2 is not JSON", id="not-json"),
+        pytest.param(
+            b'{"a":1}\n' + b"[" * 100_000, "JSONL", "InvalidRow", "row 2 is not JSON", id="deep"
+        ),
         pytest.param(b'{"a":1}\n\n[1]', "JSONL", "InvalidRow", "row 3 is not a JSON o", id="list"),
         pytest.param(b"\xff\xfe", "JSONL", "InvalidRow", "not UTF-8 text at byte 0", id="bytes"),
         pytest.param(b"a,b\n1\n", "CSV", "InvalidRow", "row 2 does not have the 2", id="csv-short"),
