@@ -22,7 +22,7 @@ MAX_ID_LENGTH = 128
 # What a gRPC message may measure; above every limit on its parts.
 MAX_MESSAGE_BYTES = 1024 * 1024
 
-_ADAPTER_ID = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/[a-z]([-a-z0-9]{0,48}[a-z0-9])?$")
+_ADAPTER_ID = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/[a-z]([-a-z0-9]{0,48}[a-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ModelLimits:
 
 def check_adapter_id(adapter: str) -> str:
     """Return the id; an empty one is the base model."""
-    if adapter and not _ADAPTER_ID.match(adapter):
+    if adapter and not _ADAPTER_ID.fullmatch(adapter):
         raise InvalidInput(f"{adapter[:200]!r} is not of the form namespace/name", field="adapter")
     return adapter
 

@@ -87,11 +87,19 @@ def test_fields_are_refused_when_there_is_no_template(template: PromptTemplate |
     [
         (lambda: requests.check_adapter_id("no-namespace"), "adapter"),
         (lambda: requests.check_adapter_id("a/../../etc"), "adapter"),
+        (lambda: requests.check_adapter_id("a/b\n"), "adapter"),
         (lambda: requests.check_request_id("x" * 129), "request_id"),
         (lambda: requests.check_completions([]), "completions"),
         (lambda: requests.check_completions(["a", ""]), "completions[1]"),
     ],
-    ids=["adapter", "adapter-path", "request-id", "no-completions", "empty-completion"],
+    ids=[
+        "adapter",
+        "adapter-path",
+        "adapter-line",
+        "request-id",
+        "no-completions",
+        "empty-completion",
+    ],
 )
 def test_identifiers_are_refused_with_their_field(check: Callable[[], Any], field: str) -> None:
     """Names are checked before anything is looked up by them."""
