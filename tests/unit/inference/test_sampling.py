@@ -1,5 +1,6 @@
 """Limits on sampling parameters: each is refused with the field as the caller wrote it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,3 +101,14 @@ def test_constraint_is_refused_with_its_field(given: dict[str, Any], field: str)
         sampling.build_grammar(pb.SamplingParams(**given))
 
     assert caught.value.field == f"sampling.{field}"
+
+
+def test_every_sampling_field_is_documented() -> None:
+    """docs/requests.md has a row for each field of the contract, and for each kind of form."""
+    text = (Path(__file__).parents[3] / "docs" / "requests.md").read_text()
+    fields = {f.name for f in pb.SamplingParams.DESCRIPTOR.fields} - {"constraint"}
+    forms = {f"constraint.{f.name}" for f in pb.Constraint.DESCRIPTOR.fields}
+
+    missing = {name for name in fields | forms if f"| `{name}` |" not in text}
+
+    assert missing == set()
