@@ -13,6 +13,8 @@ from loraland_operator.plan.steps import Note
 S = TypeVar("S", FineTuneJobStatus, AdapterStatus)
 
 MAX_REASON_LENGTH = 64
+# Far below the API's limit; a longer one would be refused, and the whole status with it.
+MAX_MESSAGE_LENGTH = 8192
 # Reasons that say where things are on their way; the story in the events skips them.
 _SILENT = frozenset(
     {
@@ -49,7 +51,7 @@ class Draft(Generic[S]):
             type_,
             status,
             reason=str(reason)[:MAX_REASON_LENGTH],
-            message=message,
+            message=message[:MAX_MESSAGE_LENGTH],
             now=self.now,
             observed_generation=self.generation,
         )

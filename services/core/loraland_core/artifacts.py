@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -42,6 +42,8 @@ class _Document(Model):
 
 
 D = TypeVar("D", bound=_Document)
+# What conditions and heartbeats quote; whoever wrote the document need not be a friend.
+Word = Annotated[str, Field(max_length=256)]
 
 
 class File(_Document):
@@ -54,16 +56,16 @@ class Manifest(_Document):
     """What an artifact holds and what it was made for."""
 
     schema_version: int = SCHEMA_VERSION
-    base_model: str
-    resolved_revision: str
-    training_precision: str
+    base_model: Word
+    resolved_revision: Word
+    training_precision: Word
     rank: int = Field(ge=1, le=4096)
     alpha: float
-    target_modules: list[str]
-    dtype: str
+    target_modules: list[Word] = Field(max_length=256)
+    dtype: Word
     files: list[File] = Field(max_length=64)
-    created_at: str
-    job_uid: str | None = None
+    created_at: Word
+    job_uid: Word | None = None
 
     @property
     def digest(self) -> str:
@@ -79,7 +81,7 @@ class Manifest(_Document):
 
 
 class Score(_Document):
-    name: str
+    name: Word
     base: float | None = None
     tuned: float | None = None
 
@@ -92,11 +94,11 @@ class Result(_Document):
     uri: str
     digest: str = Field(pattern=_DIGEST.pattern)
     size_bytes: int
-    metrics: list[Score]
+    metrics: list[Score] = Field(max_length=16)
     num_evaluated: int
     gate_passed: bool
-    gate_message: str = ""
-    created_at: str
+    gate_message: str = Field(default="", max_length=4096)
+    created_at: Word
     train_seconds: float | None = None
     final_loss: float | None = None
     total_steps: int | None = None

@@ -108,6 +108,14 @@ def test_manifest_survives_a_round_trip() -> None:
             "files.0.path",
             id="path-that-climbs",
         ),
+        pytest.param(
+            json.dumps(
+                json.loads(_manifest().to_json()) | {"resolvedRevision": "x" * 50_000}
+            ).encode(),
+            "ArtifactInvalid",
+            "resolvedRevision: String should have at most 256",
+            id="too-long-to-quote",
+        ),
         pytest.param(b" " * (256 * 1024 + 1), "ArtifactInvalid", "more than", id="too-large"),
     ],
 )
