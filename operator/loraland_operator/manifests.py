@@ -5,6 +5,7 @@ from typing import Any
 from loraland_core import artifacts, jobspec, names
 from loraland_core.catalogue import BaseModelEntry
 from loraland_core.resources import Adapter, FineTuneJob, SecretRef
+from loraland_core.resources.finetunejob import PodSpec
 from loraland_core.store import StoreConfig
 
 from loraland_operator import trainer_pod
@@ -23,7 +24,7 @@ def adapter_name(job: FineTuneJob) -> str:
 
 
 def build_job_file(job: FineTuneJob, entry: BaseModelEntry, store: StoreConfig) -> str:
-    """Return what the training pod reads."""
+    """Return what the training pod reads; not ``pod``, whose variables may hold a secret."""
     return jobspec.JobSpec(
         name=job.metadata.name,
         namespace=job.metadata.namespace,
@@ -31,7 +32,7 @@ def build_job_file(job: FineTuneJob, entry: BaseModelEntry, store: StoreConfig) 
         adapter_name=adapter_name(job),
         base_model=entry,
         store=store,
-        spec=job.spec,
+        spec=job.spec.model_copy(update={"pod": PodSpec()}),
     ).to_json()
 
 

@@ -136,6 +136,15 @@ def test_secrets_are_referred_to_never_copied() -> None:
     assert references["HF_TOKEN"] == ("data-keys", "HF_TOKEN")
 
 
+def test_variables_of_the_pod_stay_out_of_the_config_map() -> None:
+    """Somebody may have written a password into one, and ConfigMaps are read by many."""
+    job = build_job(pod={"env": [{"name": "WANDB_API_KEY", "value": "hunter2"}]})
+
+    job_file = manifests.build_job_file(job, ENTRY, STORE)
+
+    assert "hunter2" not in job_file
+
+
 def test_author_of_the_job_overrides_an_environment_variable() -> None:
     """A name stands once, or the API server would refuse the pod."""
     pod = {"env": [{"name": "LORALAND_LOG_FORMAT", "value": "text"}]}
