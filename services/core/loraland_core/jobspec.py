@@ -6,8 +6,9 @@ one of the exit codes and leaves its result in the artifact store.
 
 import json
 from enum import IntEnum
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from loraland_core.catalogue import BaseModelEntry
 from loraland_core.errors import InvalidInput
@@ -56,16 +57,20 @@ class JobSpec(Model):
         return json.dumps(document, sort_keys=True, ensure_ascii=False)
 
 
+# A status cannot say NaN or infinity.
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class Progress(Model):
     """The reply of ``GET /progress``."""
 
     step: int = 0
     total_steps: int = 0
-    loss: float | None = None
-    tokens_per_second: float | None = None
-    eta_seconds: float | None = None
+    loss: Number | None = None
+    tokens_per_second: Number | None = None
+    eta_seconds: Number | None = None
     # starting, loading-model, loading-data, scoring-base, training, scoring-tuned, uploading, done
-    phase: str = "starting"
+    phase: str = Field(default="starting", max_length=64)
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump(by_alias=True))

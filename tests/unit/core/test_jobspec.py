@@ -48,6 +48,17 @@ def test_bad_job_file_names_the_field(change: dict[str, object], part: str) -> N
     assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "document",
+    ['{"loss": NaN}', '{"etaSeconds": Infinity}', '{"phase": "%s"}' % ("x" * 65), "[", "[]"],
+    ids=["nan", "infinity", "long-phase", "cut", "a-list"],
+)
+def test_progress_that_no_status_can_hold_is_refused(document: str) -> None:
+    """Whatever runs in the pod, the operator goes on."""
+    with pytest.raises(InvalidInput):
+        jobspec.parse_progress(document)
+
+
 @pytest.mark.parametrize("letter", ["x", "é", '"', "日"])
 def test_termination_message_fits_into_4_kib(letter: str) -> None:
     """Kubernetes cuts at 4 KiB, which would leave broken JSON."""
