@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 # gigabytes of GPU libraries. Set TORCH to the requirement (and flags) of the build you want.
 TORCH ?= torch==2.13.0
 JSON ?=
+PEERS ?=
+ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help setup demo up down test e2e check gen bench kubectl-parity clean
@@ -51,8 +53,9 @@ gen: setup  ## Generate gRPC stubs and CRDs from their sources
 	@$(BIN)/python -m loraland_core.rpc.generate
 	@$(BIN)/python -m loraland_core.crds helm/loraland/files/crds
 
-bench: setup  ## Benchmarks; prints the tables of docs/performance.md
-	@$(BIN)/python benchmarks/first_token.py $(if $(JSON),--json $(JSON))
+bench: setup  ## The table of docs/performance.md; PEERS=folder runs others beside it, ARGS=… more options
+	@$(BIN)/python benchmarks/serving.py --suite --engine --grpc $(if $(JSON),--json $(JSON)) \
+	    $(if $(PEERS),--peers $(PEERS)) $(ARGS)
 
 kubectl-parity: setup  ## Compare the embedded API with a real server's recorded answers
 	@$(BIN)/python tests/parity/run.py

@@ -1,0 +1,176 @@
+"""Drives the engine as a library, in this process: no gRPC, no pipe, no S3.
+
+Plays the part of the server around it: adapters are read by a thread of their own, live in slots by
+last use, and a request waits until its adapter is in one.
+"""
+
+import time
+from collections import Counter, OrderedDict, deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from loraland_engine.engine import Engine
+from loraland_engine.lora import LoraAdapter
+from loraland_engine.sequence import SamplingParams
+from measures import Row, Run
+from workload import Request
+
+# A request that waited so long for a slot is no longer overtaken.
+DRAIN_AFTER_S = 0.25
+IDLE_S = 0.001
+
+
+class Residents:
+    """Which adapters are in slots, and which only in host memory."""
+
+    def __init__(self, engine: Engine, folders: list[Path]) -> None:
+        self._engine = engine
+        self._folders = folders
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="adapter-reader")
+        self._read: dict[int, Future[LoraAdapter]] = {}
+        # Oldest use first.
+        self._slots: OrderedDict[int, None] = OrderedDict()
+        self._num_using: Counter[int] = Counter()
+
+    def tier(self, adapter: int) -> str:
+        if adapter in self._slots:
+            return "slot"
+        return "host" if adapter in self._read and self._read[adapter].done() else "disk"
+
+    def prefetch(self, adapter: int) -> None:
+        if adapter not in self._read:
+            folder = self._folders[adapter]
+            self._read[adapter] = self._reader.submit(self._engine.read_adapter, folder)
+
+    def acquire(self, adapter: int) -> bool:
+        """Put the adapter into a slot if that is possible now, and hold it there."""
+        if adapter not in self._slots:
+            self.prefetch(adapter)
+            if not self._read[adapter].done() or not self._make_room():
+                return False
+            self._engine.insert_adapter(str(adapter), self._read[adapter].result())
+        self._slots[adapter] = None
+        self._slots.move_to_end(adapter)
+        self._num_using[adapter] += 1
+        return True
+
+    def release(self, adapter: int) -> None:
+        self._num_using[adapter] -= 1
+
+    def _make_room(self) -> bool:
+        if self._engine.num_free_slots:
+            return True
+        victim = next((a for a in self._slots if not self._num_using[a]), None)
+        if victim is None:
+            return False
+        del self._slots[victim]
+        self._engine.remove_adapter(str(victim))
+        return True
+
+
+class _Progress:
+    """One request on its way."""
+
+    def __init__(self, request: Request, arrival_s: float, tier: str) -> None:
+        self.request = request
+        self.arrival_s = arrival_s
+        self.tier = tier
+        self.token_times_s: list[float] = []
+
+    def row(self) -> Row:
+        return Row(
+            index=self.request.index,
+            adapter=self.request.adapter,
+            tier=self.tier,
+            input_tokens=len(self.request.token_ids),
+            arrival_s=self.arrival_s,
+            token_times_s=self.token_times_s,
+        )
+
+
+class BareEngine:
+    """Runs workloads over one engine; adapters stay where a run left them."""
+
+    def __init__(self, engine: Engine, folders: list[Path]) -> None:
+        self._engine = engine
+        self._residents = Residents(engine, folders)
+
+    def warm_up(self, requests: list[Request]) -> None:
+        """Read every adapter, so that a run starts with all of them in host memory."""
+        for adapter in sorted({r.adapter for r in requests if r.adapter is not None}):
+            self._residents.prefetch(adapter)
+
+    def run(self, requests: list[Request], *, concurrency: int) -> Run:
+        return _Pass(self._engine, self._residents, requests, concurrency).run()
+
+
+class _Pass:
+    def __init__(
+        self, engine: Engine, residents: Residents, requests: list[Request], concurrency: int
+    ) -> None:
+        self._engine = engine
+        self._residents = residents
+        self._coming = deque(requests)
+        self._concurrency = concurrency
+        self._waiting: list[_Progress] = []
+        self._running: dict[str, _Progress] = {}
+        self._rows: list[Row] = []
+        self._start_s = 0.0
+
+    def run(self) -> Run:
+        self._start_s, cpu_start_s = time.perf_counter(), time.process_time()
+        while self._coming or self._waiting or self._running:
+            self._arrive()
+            self._submit()
+            if self._engine.has_work():
+                self._step()
+            else:
+                time.sleep(IDLE_S)
+        return Run(self._rows, self._now_s(), time.process_time() - cpu_start_s)
+
+    def _now_s(self) -> float:
+        return time.perf_counter() - self._start_s
+
+    def _arrive(self) -> None:
+        while self._coming:
+            request = self._coming[0]
+            in_flight = len(self._waiting) + len(self._running)
+            if request.arrival_s is None and in_flight >= self._concurrency:
+                return
+            if request.arrival_s is not None and request.arrival_s > self._now_s():
+                return
+            self._coming.popleft()
+            arrival_s = self._now_s() if request.arrival_s is None else request.arrival_s
+            tier = "base" if request.adapter is None else self._residents.tier(request.adapter)
+            self._waiting.append(_Progress(request, arrival_s, tier))
+
+    def _submit(self) -> None:
+        left = []
+        is_draining = False
+        for progress in self._waiting:
+            adapter = progress.request.adapter
+            if is_draining or not (adapter is None or self._residents.acquire(adapter)):
+                left.append(progress)
+                is_draining |= self._now_s() - progress.arrival_s > DRAIN_AFTER_S
+                continue
+            request_id = str(progress.request.index)
+            self._running[request_id] = progress
+            self._engine.submit(
+                request_id,
+                progress.request.token_ids,
+                SamplingParams(max_tokens=progress.request.output_tokens, ignore_eos=True),
+                adapter_id="" if adapter is None else str(adapter),
+            )
+        self._waiting = left
+
+    def _step(self) -> None:
+        outputs = self._engine.step()
+        now_s = self._now_s()
+        for output in outputs:
+            progress = self._running[output.request_id]
+            progress.token_times_s += [now_s] * len(output.token_ids)
+            if output.finish_reason is not None:
+                del self._running[output.request_id]
+                if progress.request.adapter is not None:
+                    self._residents.release(progress.request.adapter)
+                self._rows.append(progress.row())
