@@ -7,6 +7,7 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,13 +20,13 @@ from loraland_core.errors import LoraLandError
 from loraland_local import processes
 from loraland_local.apiclient.cluster import ApiError
 from loraland_local.layout import Layout
-from loraland_local.options import StackOptions
+from loraland_local.options import EXIT_DISK_FULL, EXIT_FAILED, EXIT_LOCKED, StackOptions
 from loraland_local.supervisor import Supervisor
 
 _log = logging.getLogger("loraland_local")
 _SWEEP_GRACE_S = 3.0
-EXIT_FAILED = 1
-EXIT_LOCKED = 3
+# With less than this free, whatever failed did so for want of space.
+_LEAST_FREE_BYTES = 256 * 1024
 
 
 def main() -> int:
@@ -34,6 +35,14 @@ def main() -> int:
     # Inherited from the command that started this process, which may have held signals back.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     place = Layout(options.state)
+    try:
+        return _run_alone(options, place)
+    except OSError as error:
+        _log.error("%s", error)
+        return EXIT_DISK_FULL if _is_disk_full(error, place) else EXIT_FAILED
+
+
+def _run_alone(options: StackOptions, place: Layout) -> int:
     place.state.mkdir(parents=True, exist_ok=True)
     with place.lock.open("w") as lock:
         try:
@@ -60,20 +69,20 @@ async def _supervise(options: StackOptions, place: Layout) -> int:
         supervisor.board.set_state("stopping")
     except (LoraLandError, ApiError, OSError) as error:
         _log.error("%s", error)
-        supervisor.board.set_state(
-            "failed", failure=describe(error), failure_log=supervisor.failure_log()
-        )
-        return EXIT_FAILED
+        with contextlib.suppress(OSError):
+            supervisor.board.set_state(
+                "failed", failure=str(error), failure_log=supervisor.failure_log()
+            )
+        return EXIT_DISK_FULL if _is_disk_full(error, place) else EXIT_FAILED
     finally:
         supervisor.children.stop()
     return 0
 
 
-def describe(error: Exception) -> str:
-    """Return one sentence that says what to do about it."""
+def _is_disk_full(error: Exception, place: Layout) -> bool:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full ({error.filename or 'while writing'}); free some space, try again"
-    return str(error)
+        return True
+    return shutil.disk_usage(place.state).free < _LEAST_FREE_BYTES
 
 
 def _stop_at_end(task: "asyncio.Future[None]") -> None:

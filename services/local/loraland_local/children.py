@@ -87,7 +87,9 @@ class Children:
         for name in reversed(list(self._running)):
             program, process, _ = self._running.pop(name)
             processes.stop(process, grace_s=program.grace_s)
-            self._board.stopped(name)
+            # On a full disk the end matters, its notice does not.
+            with contextlib.suppress(OSError):
+                self._board.stopped(name)
 
     def log_tail(self, name: str) -> str:
         with contextlib.suppress(OSError):

@@ -3,6 +3,11 @@
 import dataclasses
 from pathlib import Path
 
+# How the supervisor ends; it may not be able to write down why.
+EXIT_FAILED = 1
+EXIT_LOCKED = 3
+EXIT_DISK_FULL = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class StackOptions:

@@ -16,7 +16,7 @@ from loraland_core.errors import InvalidInput, NotFound, Unavailable
 
 from loraland_local import processes
 from loraland_local.layout import Layout, StackRecord
-from loraland_local.options import StackOptions
+from loraland_local.options import EXIT_DISK_FULL, StackOptions
 
 _POLL_S = 0.1
 _START_TIMEOUT_S = 1200.0
@@ -74,6 +74,8 @@ def wait_ready(
 
 
 def _failure(place: Layout, record: StackRecord | None, status: int) -> str:
+    if status == EXIT_DISK_FULL:
+        return f"the disk that holds {place.state} is full: free some space and try again"
     if record is not None and record.failure:
         return record.failure
     return f"the supervisor ended with status {status}; see {place.log('supervisor')}"
