@@ -101,6 +101,7 @@ class FusedLlama:
         body = model.model
         self.is_int8 = isinstance(model.lm_head, Int8Linear)
         self._like = np.empty(0, dtype=np.int8 if self.is_int8 else np.float32)
+        self._threads = native.torch_threads()
         self._epsilon = np.float32(config.rms_norm_eps)
         positions = torch.arange(kv.context_tokens)[None]
         cos, sin = body.rotary_emb(torch.zeros(1), positions)
@@ -137,7 +138,7 @@ class FusedLlama:
 
     def run(self, chunks: list[Chunk], wanted: list[int]) -> Tensor:
         """Return the logits of the wanted rows. Chunks of one token come first."""
-        native.set_num_threads(torch.get_num_threads())
+        self._threads = native.torch_threads()
         self._note_adapters()
         step = _pack(chunks)
         token_ids = [t for c in chunks for t in c.sequence.token_ids[c.start : c.end]]
@@ -147,8 +148,9 @@ class FusedLlama:
         attended = self._rows(residual, first.out.num_in)
         gated = self._rows(residual, first.down.num_in)
         row_kernels.norm_rows(
-            residual.numpy(), self._first_norm_D, self._epsilon, *hidden.arrays, self.is_int8
-        )
+            self._threads, residual.numpy(), self._first_norm_D, self._epsilon,
+            *hidden.arrays, self.is_int8,
+        )  # fmt: skip
         for index, layer in enumerate(self._layers):
             self._attend(layer, index, step, hidden, attended)
             self._finish(
@@ -188,7 +190,7 @@ class FusedLlama:
                 )
                 attended.x[piece.first : piece.last] = out.reshape(piece.last - piece.first, -1)
         row_kernels.attend_rows(
-            y.numpy(), step.num_decoding, layer.keys_SGLE, layer.values_SGLE,
+            self._threads, y.numpy(), step.num_decoding, layer.keys_SGLE, layer.values_SGLE,
             step.kv_slot_T, step.position_T, self._scaling, *attended.arrays, self.is_int8,
         )  # fmt: skip
 
@@ -214,7 +216,7 @@ class FusedLlama:
     ) -> tuple[Any, ...]:
         x, _, scale = given.arrays
         return (
-            y.numpy(), x, scale, projection.bias_N, step.tile_I2, step.slot_I,
+            self._threads, y.numpy(), x, scale, projection.bias_N, step.tile_I2, step.slot_I,
             projection.table_SP4, projection.start_P, self._like,
         )  # fmt: skip
 

@@ -9,6 +9,9 @@ S adapter slots, R rank, H query heads, G key/value heads, E head size, L contex
 
 ``table_SP4`` holds for each slot and part the addresses of A [R, D] and B [R, O], the rank, and the
 address of the scale [R] that both share. ``like`` is an empty array of the weights' type.
+
+Longer than a module should be: Numba compiles anew what has changed in a function's own file, so all
+of it stays in one.
 """
 
 # Numba reads these functions, not mypy: their arguments are NumPy arrays and plain numbers.
@@ -16,13 +19,13 @@ address of the scale [R] that both share. ``like`` is an empty array of the weig
 
 import numpy as np
 
-from loraland_engine.native import carray, compiled, float_from_bits, pointer_like, prange
+from loraland_engine.native import carray, compiled, float_from_bits, pointer_like, spread
 
 TILE_ROWS = 4
 _LIKE_SCALE = np.empty(0, dtype=np.float32)
 
 
-@compiled()
+@compiled
 def exponential(x):
     """Return e to the x within 2 ulp. libm's has no vector form."""
     x = min(max(x, np.float32(-87.0)), np.float32(88.0))
@@ -38,7 +41,7 @@ def exponential(x):
     return series * float_from_bits((np.int32(whole) + np.int32(127)) << np.int32(23))
 
 
-@compiled()
+@compiled
 def dot(a, x):
     total = np.float32(0.0)
     for d in range(x.shape[0]):
@@ -46,7 +49,7 @@ def dot(a, x):
     return total
 
 
-@compiled()
+@compiled
 def dot_four(a, x, first, out, r):
     """Multiply one row of A with four rows, so that it is read and converted once."""
     x0, x1, x2, x3 = x[first], x[first + 1], x[first + 2], x[first + 3]
@@ -60,7 +63,7 @@ def dot_four(a, x, first, out, r):
     out[0, r], out[1, r], out[2, r], out[3, r] = t0, t1, t2, t3
 
 
-@compiled()
+@compiled
 def expand(y, b, h):
     """Add h [R] times B [R, O] to y [O], four ranks at a time."""
     rank, num_out = b.shape
@@ -80,7 +83,7 @@ def expand(y, b, h):
             y[o] += h[r] * np.float32(b[r, o])
 
 
-@compiled()
+@compiled
 def add_lora(y_TN, x_TD, first, count, table_P4, start_P, like):
     """Add the tile's low-rank update. Source: Hu et al. 2021, arXiv:2106.09685."""
     for p in range(table_P4.shape[0]):
@@ -104,7 +107,7 @@ def add_lora(y_TN, x_TD, first, count, table_P4, start_P, like):
             expand(y_TN[first + i, start:end], b, h[i])
 
 
-@compiled()
+@compiled
 def scale_and_add(y_TN, x_TD, scale_T, bias_N, tile, slot, table_SP4, start_P, like):
     """Finish a linear for one tile: the rows' scales, the bias, the adapter."""
     first, count = tile[0], tile[1]
@@ -120,7 +123,7 @@ def scale_and_add(y_TN, x_TD, scale_T, bias_N, tile, slot, table_SP4, start_P, l
         add_lora(y_TN, x_TD, first, count, table_SP4[slot], start_P, like)
 
 
-@compiled()
+@compiled
 def quantize(x, rows, scales, t):
     """Write row ``t`` as bytes around 128, and its scale."""
     largest = np.float32(0.0)
@@ -134,7 +137,7 @@ def quantize(x, rows, scales, t):
     scales[t] = scale
 
 
-@compiled()
+@compiled
 def normalize(x, weight, epsilon, out):
     total = np.float32(0.0)
     for d in range(x.shape[0]):
@@ -144,7 +147,7 @@ def normalize(x, weight, epsilon, out):
         out[d] = x[d] * factor * weight[d]
 
 
-@compiled()
+@compiled
 def rotate(x, cos, sin):
     half = x.shape[0] // 2
     for e in range(half):
@@ -153,24 +156,38 @@ def rotate(x, cos, sin):
         x[e + half] = high * cos[e + half] + low * sin[e + half]
 
 
-@compiled(parallel=True)
-def norm_rows(x_TD, weight_D, epsilon, out_TD, rows_TD, scale_T, is_int8):
-    for t in prange(x_TD.shape[0]):
+@compiled
+def _norm_rows(
+    begin, end,
+    x_TD, weight_D, epsilon, out_TD, rows_TD, scale_T, is_int8,
+):  # fmt: skip
+    for t in range(begin, end):
         normalize(x_TD[t], weight_D, epsilon, out_TD[t])
         if is_int8:
             quantize(out_TD[t], rows_TD, scale_T, t)
 
 
-@compiled(parallel=True)
-def finish_qkv(
-    y_TN, x_TD, scale_T, bias_N, tile_I2, slot_I, table_SP4, start_P, like,
-    norms_2E, epsilon, cos_LE, sin_LE, position_T, kv_slot_T, keys_SGLE, values_SGLE,
+@compiled
+def norm_rows(
+    threads,
+    x_TD, weight_D, epsilon, out_TD, rows_TD, scale_T, is_int8,
 ):  # fmt: skip
-    """Leave queries in ``y_TN``, rotated; write keys and values to KV memory (and leave them)."""
+    share = (
+        x_TD, weight_D, epsilon, out_TD, rows_TD, scale_T, is_int8,
+    )  # fmt: skip
+    spread(threads, x_TD.shape[0], _norm_rows, share)
+
+
+@compiled
+def _finish_qkv(
+    begin, end,
+    y_TN, x_TD, scale_T, bias_N, tile_I2, slot_I, table_SP4, start_P, like, norms_2E, epsilon,
+    cos_LE, sin_LE, position_T, kv_slot_T, keys_SGLE, values_SGLE,
+):  # fmt: skip
     head_size = cos_LE.shape[1]
     num_kv = keys_SGLE.shape[1]
     num_heads = (y_TN.shape[1] // head_size) - 2 * num_kv
-    for i in prange(tile_I2.shape[0]):
+    for i in range(begin, end):
         tile = tile_I2[i]
         scale_and_add(y_TN, x_TD, scale_T, bias_N, tile, slot_I[i], table_SP4, start_P, like)
         for t in range(tile[0], tile[0] + tile[1]):
@@ -187,13 +204,27 @@ def finish_qkv(
                 values_SGLE[kv_slot_T[t], g, position] = y_TN[t, value : value + head_size]
 
 
-@compiled(parallel=True)
-def finish_residual(
-    y_TN, x_TD, scale_T, bias_N, tile_I2, slot_I, table_SP4, start_P, like,
-    residual_TN, weight_N, epsilon, out_TN, rows_TN, scale_out_T, is_int8,
+@compiled
+def finish_qkv(
+    threads,
+    y_TN, x_TD, scale_T, bias_N, tile_I2, slot_I, table_SP4, start_P, like, norms_2E, epsilon,
+    cos_LE, sin_LE, position_T, kv_slot_T, keys_SGLE, values_SGLE,
 ):  # fmt: skip
-    """Add to the residual; write its norm, which is the next linear's input."""
-    for i in prange(tile_I2.shape[0]):
+    """Leave queries in ``y_TN``, rotated; write keys and values to KV memory (and leave them)."""
+    share = (
+        y_TN, x_TD, scale_T, bias_N, tile_I2, slot_I, table_SP4, start_P, like, norms_2E,
+        epsilon, cos_LE, sin_LE, position_T, kv_slot_T, keys_SGLE, values_SGLE,
+    )  # fmt: skip
+    spread(threads, tile_I2.shape[0], _finish_qkv, share)
+
+
+@compiled
+def _finish_residual(
+    begin, end,
+    y_TN, x_TD, scale_T, bias_N, tile_I2, slot_I, table_SP4, start_P, like, residual_TN,
+    weight_N, epsilon, out_TN, rows_TN, scale_out_T, is_int8,
+):  # fmt: skip
+    for i in range(begin, end):
         tile = tile_I2[i]
         scale_and_add(y_TN, x_TD, scale_T, bias_N, tile, slot_I[i], table_SP4, start_P, like)
         for t in range(tile[0], tile[0] + tile[1]):
@@ -205,13 +236,27 @@ def finish_residual(
                 quantize(out_TN[t], rows_TN, scale_out_T, t)
 
 
-@compiled(parallel=True)
-def finish_gate(
-    y_TN, x_TD, scale_T, bias_N, tile_I2, slot_I, table_SP4, start_P, like,
-    out_TD, rows_TD, scale_out_T, is_int8,
+@compiled
+def finish_residual(
+    threads,
+    y_TN, x_TD, scale_T, bias_N, tile_I2, slot_I, table_SP4, start_P, like, residual_TN,
+    weight_N, epsilon, out_TN, rows_TN, scale_out_T, is_int8,
 ):  # fmt: skip
-    """Write silu(gate) times up, the input of the last linear of the layer."""
-    for i in prange(tile_I2.shape[0]):
+    """Add to the residual; write its norm, which is the next linear's input."""
+    share = (
+        y_TN, x_TD, scale_T, bias_N, tile_I2, slot_I, table_SP4, start_P, like,
+        residual_TN, weight_N, epsilon, out_TN, rows_TN, scale_out_T, is_int8,
+    )  # fmt: skip
+    spread(threads, tile_I2.shape[0], _finish_residual, share)
+
+
+@compiled
+def _finish_gate(
+    begin, end,
+    y_TN, x_TD, scale_T, bias_N, tile_I2, slot_I, table_SP4, start_P, like, out_TD, rows_TD,
+    scale_out_T, is_int8,
+):  # fmt: skip
+    for i in range(begin, end):
         tile = tile_I2[i]
         scale_and_add(y_TN, x_TD, scale_T, bias_N, tile, slot_I[i], table_SP4, start_P, like)
         for t in range(tile[0], tile[0] + tile[1]):
@@ -224,15 +269,29 @@ def finish_gate(
                 quantize(out, rows_TD, scale_out_T, t)
 
 
-@compiled(parallel=True)
-def attend_rows(
-    y_TN, num_rows, keys_SGLE, values_SGLE, kv_slot_T, position_T, scaling,
-    out_TD, rows_TD, scale_T, is_int8,
+@compiled
+def finish_gate(
+    threads,
+    y_TN, x_TD, scale_T, bias_N, tile_I2, slot_I, table_SP4, start_P, like, out_TD, rows_TD,
+    scale_out_T, is_int8,
 ):  # fmt: skip
-    """Answer ``num_rows`` decoding rows; quantize these and the rows already answered."""
+    """Write silu(gate) times up, the input of the last linear of the layer."""
+    share = (
+        y_TN, x_TD, scale_T, bias_N, tile_I2, slot_I, table_SP4, start_P, like, out_TD,
+        rows_TD, scale_out_T, is_int8,
+    )  # fmt: skip
+    spread(threads, tile_I2.shape[0], _finish_gate, share)
+
+
+@compiled
+def _attend_rows(
+    begin, end,
+    y_TN, num_rows, keys_SGLE, values_SGLE, kv_slot_T, position_T, scaling, out_TD, rows_TD,
+    scale_T, is_int8,
+):  # fmt: skip
     num_kv, head_size = keys_SGLE.shape[1], keys_SGLE.shape[3]
     group = out_TD.shape[1] // head_size // num_kv
-    for t in prange(out_TD.shape[0]):
+    for t in range(begin, end):
         if t < num_rows:
             length = position_T[t] + 1
             scores = np.empty(length, dtype=np.float32)
@@ -245,7 +304,21 @@ def attend_rows(
             quantize(out_TD[t], rows_TD, scale_T, t)
 
 
-@compiled()
+@compiled
+def attend_rows(
+    threads,
+    y_TN, num_rows, keys_SGLE, values_SGLE, kv_slot_T, position_T, scaling, out_TD, rows_TD,
+    scale_T, is_int8,
+):  # fmt: skip
+    """Answer ``num_rows`` decoding rows; quantize these and the rows already answered."""
+    share = (
+        y_TN, num_rows, keys_SGLE, values_SGLE, kv_slot_T, position_T, scaling, out_TD,
+        rows_TD, scale_T, is_int8,
+    )  # fmt: skip
+    spread(threads, out_TD.shape[0], _attend_rows, share)
+
+
+@compiled
 def attend_head(query, keys_LE, values_LE, scaling, scores, out):
     length = scores.shape[0]
     largest = np.float32(-np.inf)
