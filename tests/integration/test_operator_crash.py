@@ -234,7 +234,7 @@ def test_taken_port_is_a_sentence(world: World) -> None:
         [sys.executable, "-m", "loraland_operator"],
         env=world.environment,
         capture_output=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
 
