@@ -15,6 +15,7 @@ from loraland_core.errors import LoraLandError, Unavailable
 from loraland_core.keys import HEARTBEAT_TTL_S, AdapterRecord
 from loraland_core.names import AdapterCondition
 from loraland_core.resources import Adapter
+from pydantic import ValidationError
 
 from loraland_operator import cluster as kubernetes
 from loraland_operator.base_models import BaseModels
@@ -125,11 +126,13 @@ class Fleets:
         known: set[str] = set()
         for namespace in self._namespaces or ("",):
             for obj in await self._cluster.list(kubernetes.ADAPTERS, namespace):
-                adapter = Adapter.model_validate(obj)
-                if adapter.spec.base_model != base_model:
+                if obj["spec"].get("baseModel") != base_model:
                     continue
-                id_ = fleet.adapter_id(adapter.metadata.namespace, adapter.metadata.name)
+                id_ = fleet.adapter_id(obj["metadata"]["namespace"], obj["metadata"]["name"])
                 known.add(id_)
+                adapter = _parse(obj)
+                if adapter is None:
+                    continue
                 record = planning.build_record(adapter)
                 if record is not None:
                     wanted[id_] = planning.keep_revision(adapter, record)
@@ -151,13 +154,28 @@ class Fleets:
             return record is not None or remembered is not None
         if not is_news and str(record.revision) == remembered:
             return False
-        status = Adapter.model_validate(obj).status
+        adapter = _parse(obj)
+        if adapter is None:
+            return False
+        status = adapter.status
         ready = conditions.find_condition(status.conditions, AdapterCondition.READY)
         told = None if ready is None else (ready.status, ready.reason, ready.message)
         seen = self.current(base_model)
         judged = fleet.judge(seen, id_, record)
         is_told = told == ("True" if judged.is_ready else "False", judged.reason, judged.message)
         return not is_told or fleet.build_instances(seen, id_) != (status.instances or [])
+
+
+def _parse(obj: Object) -> Adapter | None:
+    """Return the Adapter; None for one that another release has stored, which stops no other."""
+    try:
+        return Adapter.model_validate(obj)
+    except ValidationError as error:
+        metadata = obj["metadata"]
+        log.warning(
+            "Adapter %s/%s cannot be read: %s", metadata["namespace"], metadata["name"], error
+        )
+        return None
 
 
 def _fingerprint(seen: Fleet) -> object:
