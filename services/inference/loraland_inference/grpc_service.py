@@ -73,7 +73,6 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             self._generating(request, context) as call,
         ):
             async for output in self._outputs(call):
-                call.reply.add(output)
                 piece = call.reply.build_piece(output)
                 if piece is not None:
                     yield piece

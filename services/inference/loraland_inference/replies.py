@@ -18,11 +18,12 @@ Response = TypeVar("Response", inference_pb2.GenerateResponse, inference_pb2.Gen
 
 
 class Reply:
-    """One generation's completions while they come."""
+    """One generation's completions while they come: ``add`` them, or build pieces of a stream."""
 
     def __init__(
         self, *, num_completions: int, request_id: str, digest: str, load_s: float
     ) -> None:
+        self._num_open = num_completions
         self._completions = [inference_pb2.Completion(index=i) for i in range(num_completions)]
         self._request_id = request_id
         self._digest = digest
@@ -31,22 +32,17 @@ class Reply:
 
     @property
     def is_complete(self) -> bool:
-        return all(c.finish_reason for c in self._completions)
+        return self._num_open == 0
 
     def add(self, output: Output) -> None:
-        """Take what the engine says."""
+        """Take what the engine says, for a whole reply."""
         completion = self._completions[output["index"]]
         completion.text += output["text"]
         completion.token_ids.extend(output["token_ids"])
         completion.logprobs.extend(build_logprobs(output.get("logprobs", ())))
         if "finish" in output:
             completion.finish_reason = FINISH[output["finish"]]
-            self.usage.prompt_tokens = output["num_prompt_tokens"]
-            self.usage.completion_tokens += output["num_output_tokens"]
-            # Those of the slowest: it is what the caller waited for.
-            self._timings.queue_s = max(self._timings.queue_s, output["queue_s"])
-            self._timings.prefill_s = max(self._timings.prefill_s, output["prefill_s"])
-            self._timings.decode_s = max(self._timings.decode_s, output["decode_s"])
+            self._end(output)
 
     def build_whole(self) -> inference_pb2.GenerateResponse:
         first = self._completions[0]
@@ -60,18 +56,27 @@ class Reply:
         return self._signed(response)
 
     def build_piece(self, output: Output) -> inference_pb2.GenerateStreamResponse | None:
-        """Return what the output adds, once it was taken; None if that is nothing."""
+        """Take what the engine says, and return it for a stream; None if it adds nothing."""
         if not (output["text"] or output["token_ids"] or "finish" in output):
             return None
         piece = inference_pb2.GenerateStreamResponse(
-            index=output["index"],
-            text=output["text"],
-            token_ids=output["token_ids"],
-            logprobs=build_logprobs(output.get("logprobs", ())),
+            index=output["index"], text=output["text"], token_ids=output["token_ids"]
         )
+        if "logprobs" in output:
+            piece.logprobs.extend(build_logprobs(output["logprobs"]))
         if "finish" in output:
             piece.finish_reason = FINISH[output["finish"]]
+            self._end(output)
         return self._signed(piece) if self.is_complete else piece
+
+    def _end(self, output: Output) -> None:
+        self._num_open -= 1
+        self.usage.prompt_tokens = output["num_prompt_tokens"]
+        self.usage.completion_tokens += output["num_output_tokens"]
+        # Those of the slowest: it is what the caller waited for.
+        self._timings.queue_s = max(self._timings.queue_s, output["queue_s"])
+        self._timings.prefill_s = max(self._timings.prefill_s, output["prefill_s"])
+        self._timings.decode_s = max(self._timings.decode_s, output["decode_s"])
 
     def _signed(self, response: Response) -> Response:
         response.usage.CopyFrom(self.usage)

@@ -61,13 +61,12 @@ def test_whole_reply_of_several_completions() -> None:
 def test_pieces_of_a_stream_say_whose_they_are() -> None:
     """Each completion ends once; the last piece of all alone has the usage."""
     reply = build_reply(2)
-    pieces = []
-    for given in (
+    outputs = [
         output(1, "x"), output(0, "", token_ids=[]), output(1, "y", finish="length"),
         output(0, "a", finish="stop"),
-    ):  # fmt: skip
-        reply.add(given)
-        pieces.append(reply.build_piece(given))
+    ]  # fmt: skip
+
+    pieces = [reply.build_piece(given) for given in outputs]
 
     assert pieces[1] is None
     seen = [(p.index, p.text, p.finish_reason, p.HasField("usage")) for p in pieces if p]
@@ -81,7 +80,7 @@ def test_logprobs_go_with_their_tokens() -> None:
     given = output(0, "a", finish="stop", logprobs=logprobs)
     reply.add(given)
 
-    piece = reply.build_piece(given)
+    piece = build_reply(1).build_piece(given)
 
     expected = replies.build_logprobs(logprobs)  # type: ignore[arg-type]
     assert piece is not None
