@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from loraland_cli import generate
@@ -44,6 +45,20 @@ def test_field_without_key_and_value_is_named(field: str) -> None:
     """The sentence shows what was typed."""
     with pytest.raises(Failure, match="--field wants KEY=VALUE, found"):
         generate.parse_fields([field])
+
+
+def test_schema_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """The sentence names the option and the file."""
+    with pytest.raises(Failure, match=r"--json-schema .*absent\.json cannot be read"):
+        generate.read_schema(tmp_path / "absent.json")
+
+
+def test_more_than_one_form_is_refused() -> None:
+    """An answer can have one form only."""
+    with pytest.raises(Failure, match="at most one of --json-schema, --regex, --choice"):
+        generate.run(
+            None, prompt="x", adapter="", fields=[], options={"regex": "a", "choice": ["a"]}
+        )
 
 
 @pytest.mark.parametrize(
