@@ -198,18 +198,8 @@ def _inference(settings: Settings) -> Object:
             {"name": "metrics", "containerPort": settings.inference_metrics_port},
         ],
         # The first start on a machine converts the base model's weights.
-        "startupProbe": {
-            "grpc": {"port": settings.grpc_port},
-            "periodSeconds": 1,
-            "timeoutSeconds": 5,
-            "failureThreshold": 600,
-        },
-        "readinessProbe": {
-            "grpc": {"port": settings.grpc_port},
-            "periodSeconds": 5,
-            "timeoutSeconds": 5,
-            "failureThreshold": 3,
-        },
+        "startupProbe": _grpc_probe(settings.grpc_port, period_s=1, num_failures=600),
+        "readinessProbe": _grpc_probe(settings.grpc_port, period_s=5, num_failures=3),
         "volumeMounts": [
             {"name": "catalogue", "mountPath": "/etc/loraland/catalogue"},
             {"name": "tokens", "mountPath": "/etc/loraland/tokens"},
@@ -229,6 +219,15 @@ def _inference(settings: Settings) -> Object:
         service_account="loraland-inference",
         labels={LABEL_BASE_MODEL: settings.base_model},
     )
+
+
+def _grpc_probe(port: int, *, period_s: int, num_failures: int) -> Object:
+    return {
+        "grpc": {"port": port},
+        "periodSeconds": period_s,
+        "timeoutSeconds": 5,
+        "failureThreshold": num_failures,
+    }
 
 
 def _common_env(settings: Settings, *, redis_key: str) -> list[Object]:
