@@ -116,3 +116,10 @@ def test_board_shows_what_people_should_see(
     assert record is not None
 
     assert record.stations[0].state == expected
+
+
+def test_every_station_is_explained() -> None:
+    """The page about the laptop leaves no station out."""
+    page = (Path(__file__).parents[3] / "docs" / "laptop.md").read_text()
+
+    assert [name for name in stations.station_names("") if f"`{name}`" not in page] == []
