@@ -1,7 +1,7 @@
 """An engine process without a model: speaks the pipe's language, and fails in every way on demand.
 
 What a request does is its prompt: ``words`` echoes, ``crash`` and ``hang`` do that, ``refuse`` is
-refused, ``wait`` answers nothing until it is cancelled.
+refused, ``full`` meets a full queue, ``wait`` answers nothing until it is cancelled.
 """
 
 import json
@@ -12,6 +12,8 @@ from typing import Any
 
 
 def send(**message: Any) -> None:
+    if message["type"] == "step":
+        message["stats"] = {"num_running": 1}
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
@@ -33,6 +35,8 @@ def generate(message: dict[str, Any]) -> None:
             time.sleep(3600)
         case "refuse":
             send(type="refused", id=message["id"], message="no", field="input", reason="X")
+        case "full":
+            send(type="refused", id=message["id"], message="no", field="", reason="EngineFull")
         case "wait":
             send(type="step", outputs=[])
         case _:

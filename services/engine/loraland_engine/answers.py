@@ -83,6 +83,7 @@ class Answers:
             finish_reason=reason,
             num_prompt_tokens=sequence.score_from or sequence.num_prompt,
             num_output_tokens=sequence.num_output,
+            num_cached_tokens=sequence.num_cached,
             timings=sequence.timings(self._clock()),
             error=error,
         )

@@ -19,6 +19,8 @@ from loraland_engine.answers import Answers
 from loraland_engine.block_manager import BlockManager
 from loraland_engine.limits import NO_LIMITS, Limits
 from loraland_engine.lora import AdapterSlots, LoraAdapter
+from loraland_engine.prefix_cache import PrefixCache
+from loraland_engine.prefix_store import PrefixStore
 from loraland_engine.runner import Runner
 from loraland_engine.scheduler import Scheduler
 from loraland_engine.sequence import (
@@ -30,6 +32,7 @@ from loraland_engine.sequence import (
     SamplingParams,
     Sequence,
 )
+from loraland_engine.stats import EngineStats
 
 # Small enough to waste little of a last block, large enough to be worth copying as one.
 BLOCK_TOKENS = 16
@@ -43,21 +46,12 @@ class EngineConfig:
     num_slots: int = 8
     # For keys and values; 0 is a share of what is free at the start.
     kv_memory_bytes: int = 0
+    # Whether a quarter of that keeps the beginnings of prompts for whoever comes with the same.
+    prefix_cache: bool = True
     limits: Limits = NO_LIMITS
     max_rank: int = 64
     # Our own forward pass where there is one for the model; False runs the model's own class.
     fused: bool = True
-
-
-@dataclass(frozen=True)
-class EngineStats:
-    """What the engine holds now, and what it counted since the start."""
-
-    num_waiting: int
-    num_running: int
-    num_kv_blocks: int
-    num_free_kv_blocks: int
-    num_preemptions: int
 
 
 class Engine:
@@ -82,11 +76,13 @@ class Engine:
             context_tokens=self.config.context_tokens,
             fused=self.config.fused,
         )
-        self._blocks = self._build_blocks()
+        self._blocks, self._prefixes = self._build_blocks()
+        self._prefix_store = PrefixStore(self._runner.kv, self._prefixes)
         self._scheduler = Scheduler(
             max_running=self.config.max_running,
             max_step_tokens=self.config.max_step_tokens,
             blocks=self._blocks,
+            prefixes=self._prefixes,
             limits=self.config.limits,
         )
         self._slot_of: dict[str, int] = {}
@@ -123,6 +119,8 @@ class Engine:
             num_kv_blocks=self._blocks.num_blocks,
             num_free_kv_blocks=self._blocks.num_free,
             num_preemptions=self._scheduler.num_preemptions,
+            num_prefix_query_tokens=self._prefixes.num_query_tokens,
+            num_prefix_hit_tokens=self._prefixes.num_hit_tokens,
         )
 
     def close(self) -> None:
@@ -143,6 +141,7 @@ class Engine:
         return self._runner.pack_adapter(adapter)
 
     def insert_adapter(self, adapter_id: str, adapter: LoraAdapter) -> None:
+        """Put an adapter into a slot. The id names its content: what is cached of it stays valid."""
         slot = self._slots.free_slot()
         assert slot is not None, "the caller evicts before it inserts"
         assert adapter_id not in self._slot_of, adapter_id
@@ -213,6 +212,7 @@ class Engine:
         common: dict[str, Any] = {
             "arrived_s": self._clock(),
             "adapter_slot": self._slot_of[adapter_id] if adapter_id else NO_ADAPTER,
+            "adapter_id": adapter_id,
             "account": f"{caller.tenant}/{adapter_id}",
             "caller": caller,
             "deadline_s": deadline_s,
@@ -249,23 +249,31 @@ class Engine:
         outputs = [self._answers.end(s, reason) for s, reason in self._scheduler.reap(now_s)]
         chunks = self._scheduler.schedule(now_s)
         if chunks:
-            gained = self._answers.advance(chunks, self._runner.run(chunks))
+            self._prefix_store.restore(chunks)
+            logits = self._runner.run(chunks)
+            self._prefix_store.keep(chunks)
+            gained = self._answers.advance(chunks, logits)
             ended = [c.sequence for c in chunks if c.sequence.has_ended]
             for sequence in ended:
                 self._scheduler.remove(sequence)
             outputs += gained
         return outputs
 
-    def _build_blocks(self) -> BlockManager:
-        """Return the blocks that bound what runs, as many as fit the memory for them."""
+    def _build_blocks(self) -> tuple[BlockManager, PrefixCache]:
+        """Return the blocks that bound what runs, and those for what is kept."""
         context_blocks = -(-self.context_tokens // BLOCK_TOKENS)
-        num_blocks = memory.num_blocks(
+        num_blocks, num_cached = memory.divide(
             self.config.kv_memory_bytes or memory.default_bytes(self._runner.device),
             block_bytes=BLOCK_TOKENS * self.kv_token_bytes,
             context_blocks=context_blocks,
             at_most=context_blocks * self.config.max_running,
         )
-        return BlockManager(num_blocks=num_blocks, block_tokens=BLOCK_TOKENS)
+        return (
+            BlockManager(num_blocks=num_blocks, block_tokens=BLOCK_TOKENS),
+            PrefixCache(
+                num_blocks=num_cached if self.config.prefix_cache else 0, block_tokens=BLOCK_TOKENS
+            ),
+        )
 
     def _check_length(self, token_ids: Items[int], field: str) -> None:
         if not token_ids:

@@ -2,11 +2,13 @@
 
 Shapes: S slots, H key/value heads, L context tokens, D head size, T packed tokens.
 
-On a CPU the memory comes from ``calloc``: pages that no sequence reached are never touched, so a
-generous context costs address space only.
+On a CPU the memory comes from the system page by page: pages that no sequence reached are never
+touched, so a generous context costs address space only.
 """
 
-import numpy as np
+import math
+import mmap
+
 import torch
 from torch import Tensor
 
@@ -32,14 +34,15 @@ class KvMemory:
         shape = (num_slots, num_heads, context_tokens, head_size)
         self.num_slots = num_slots
         self.context_tokens = context_tokens
-        self.keys = [_zeros(shape, dtype, device) for _ in range(num_layers)]
-        self.values = [_zeros(shape, dtype, device) for _ in range(num_layers)]
+        # All of it, as [layers, 2, S, H, L, D].
+        self.rows = zeros((num_layers, 2, *shape), dtype, device)
+        self.keys = [layer[0] for layer in self.rows]
+        self.values = [layer[1] for layer in self.rows]
 
     @property
     def token_bytes(self) -> int:
         """What one token takes in all layers."""
-        key = self.keys[0]
-        return 2 * len(self.keys) * key.shape[1] * key.shape[3] * key.element_size()
+        return self.rows.nbytes // (self.num_slots * self.context_tokens)
 
     def write(
         self, layer: int, k_THD: Tensor, v_THD: Tensor, slot_T: Tensor, position_T: Tensor
@@ -48,8 +51,11 @@ class KvMemory:
         self.values[layer][slot_T, :, position_T] = v_THD
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    if device.type != "cpu":
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return zeros whose pages, on a CPU, are had when they are written."""
+    if device.type != "cpu" or 0 in shape:
         return torch.zeros(shape, dtype=dtype, device=device)
-    num_bytes = int(np.prod(shape)) * dtype.itemsize
-    return torch.from_numpy(np.zeros(num_bytes, dtype=np.uint8)).view(dtype).view(shape)
+    memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+    # Huge pages would have 2 MiB filled with zeros for each new sequence, head and layer.
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8).view(dtype).view(shape)

@@ -16,23 +16,27 @@ class EngineFull(Unavailable):
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what waits. None is no bound, for callers that bring their own."""
+    """How much may wait before others are turned away. None is no bound: the caller has its own.
+
+    A request counts once it waits, so that a large one is not refused by an idle engine.
+    """
 
     max_waiting: int | None = None
-    # Of inputs and of the longest possible answers.
-    max_waiting_tokens: int | None = None
+    # Of inputs and of the longest possible answers, in multiples of KV memory.
+    max_waiting_kv: float | None = None
 
-    def check(self, *, num_sequences: int, num_tokens: int) -> None:
-        """Raise ``EngineFull`` where that much would wait and is too much."""
-        if self.max_waiting is not None and num_sequences > self.max_waiting:
+    def check(self, *, num_waiting: int, num_tokens: int, num_kv_tokens: int) -> None:
+        """Raise ``EngineFull`` where so many completions, which may come to so many tokens, wait."""
+        if self.max_waiting is not None and num_waiting >= self.max_waiting:
             raise EngineFull(
-                f"{num_sequences} completions would wait, more than the limit of"
-                f" {self.max_waiting}; come back later"
+                f"{num_waiting} completions wait, and no more than {self.max_waiting} may;"
+                " come back later"
             )
-        if self.max_waiting_tokens is not None and num_tokens > self.max_waiting_tokens:
+        if self.max_waiting_kv is not None and num_tokens >= self.max_waiting_kv * num_kv_tokens:
             raise EngineFull(
-                f"what waits could come to {num_tokens} tokens of KV memory, more than the limit"
-                f" of {self.max_waiting_tokens}; come back later, or ask for fewer tokens"
+                f"what waits may come to {num_tokens} tokens, {num_tokens / num_kv_tokens:.1f} times"
+                f" what KV memory holds, and no more than {self.max_waiting_kv:g} times may;"
+                " come back later"
             )
 
 

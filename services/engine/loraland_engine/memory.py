@@ -31,16 +31,23 @@ def free_cpu_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
     return free_bytes
 
 
-def num_blocks(total_bytes: int, *, block_bytes: int, context_blocks: int, at_most: int) -> int:
-    """Return how many blocks fit; raise ``InvalidInput`` where one whole context does not."""
-    count = min(total_bytes // block_bytes, at_most)
+def divide(
+    total_bytes: int, *, block_bytes: int, context_blocks: int, at_most: int
+) -> tuple[int, int]:
+    """Return the blocks for what runs, and those for prefixes, a quarter of all that fit.
+
+    What runs has room for one whole context, and for no more than ``at_most`` blocks. Raises
+    ``InvalidInput`` where one context does not fit.
+    """
+    count = total_bytes // block_bytes
     if count < context_blocks:
         raise InvalidInput(
             f"is {total_bytes} bytes; one context alone takes {context_blocks * block_bytes}."
             " Give more memory, or serve a shorter context",
             field="kv_memory_bytes",
         )
-    return count
+    cached = min(count // 4, count - context_blocks)
+    return min(count - cached, at_most), min(cached, at_most)
 
 
 def _number(path: Path) -> int | None:

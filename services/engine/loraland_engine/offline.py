@@ -3,6 +3,7 @@
 Whoever scores an adapter uses this, so that a score comes from the very code that will serve it.
 """
 
+import uuid
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ def generate(
 
     ``on_finished`` is told how many are done, for progress.
     """
-    adapter_id = str(adapter_folder) if adapter_folder is not None else ""
+    # A folder may hold other files by the next call: its name does not name its content.
+    adapter_id = uuid.uuid4().hex if adapter_folder is not None else ""
     if adapter_folder is not None:
         engine.insert_adapter(adapter_id, engine.read_adapter(adapter_folder))
     try:

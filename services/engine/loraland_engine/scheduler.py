@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from loraland_engine.block_manager import BlockManager
 from loraland_engine.fairness import INPUT_COST, OUTPUT_COST, FairQueue
 from loraland_engine.limits import NO_LIMITS, Limits
+from loraland_engine.prefix_cache import PrefixCache
 from loraland_engine.sequence import FinishReason, Sequence
 
 # An account that got nothing for so long goes before every priority.
@@ -46,12 +47,14 @@ class Scheduler:
         max_running: int,
         max_step_tokens: int,
         blocks: BlockManager,
+        prefixes: PrefixCache,
         limits: Limits = NO_LIMITS,
     ) -> None:
         assert max_step_tokens >= max_running, (max_step_tokens, max_running)
         self.num_preemptions = 0
         self._max_step_tokens = max_step_tokens
         self._blocks = blocks
+        self._prefixes = prefixes
         self._limits = limits
         self._free_kv_slots = list(range(max_running - 1, -1, -1))
         self._waiting = FairQueue(lift_after_s=LIFT_AFTER_S)
@@ -82,8 +85,9 @@ class Scheduler:
         """Let them wait, all or none; raise ``EngineFull`` where that is too much."""
         waiting = [s for s in self._by_id.values() if s.kv_slot is None]
         self._limits.check(
-            num_sequences=len(waiting) + len(sequences),
-            num_tokens=sum(s.num_at_most for s in itertools.chain(waiting, sequences)),
+            num_waiting=len(waiting),
+            num_tokens=sum(s.num_at_most for s in waiting),
+            num_kv_tokens=self._blocks.num_blocks * self._blocks.block_tokens,
         )
         for sequence in sequences:
             assert sequence.request_id not in self._by_id, sequence.request_id
@@ -154,16 +158,28 @@ class Scheduler:
         sequence = self._waiting.peek(now_s)
         if sequence is None or not self._free_kv_slots or not self._has_room(sequence):
             return None
+        if self._awaits_prefix(sequence):
+            return None
         self._waiting.pop(sequence, now_s)
         taken = self._extend(sequence)
         assert taken, sequence.request_id
         sequence.kv_slot = self._free_kv_slots.pop()
+        sequence.prefix_blocks = self._prefixes.claim(sequence)
+        sequence.num_computed = len(sequence.prefix_blocks) * self._prefixes.block_tokens
         self._running.append(sequence)
         # One that had to give way is not charged for what is computed a second time.
         if sequence.admitted_s is None:
             sequence.admitted_s = now_s
+            sequence.num_cached = sequence.num_computed
             self._waiting.charge(sequence, sequence.num_remaining * INPUT_COST)
         return sequence
+
+    def _awaits_prefix(self, sequence: Sequence) -> bool:
+        """Whether the first completion of the same request is computing the prompt for both."""
+        first = self._by_id.get(sequence.owner_id, sequence)
+        is_shared = self._prefixes.num_blocks and first.num_reusable > self._prefixes.block_tokens
+        is_computing = first.kv_slot is not None and first.num_computed < first.num_reusable
+        return bool(is_shared) and is_computing and first is not sequence
 
     def _has_room(self, sequence: Sequence) -> bool:
         """Whether it fits, with a block left for each of the others to go on with."""

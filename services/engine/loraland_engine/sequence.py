@@ -121,6 +121,8 @@ class Output:
     finish_reason: FinishReason | None = None
     num_prompt_tokens: int = 0
     num_output_tokens: int = 0
+    # Of the prompt's tokens, those that were not computed.
+    num_cached_tokens: int = 0
     timings: Timings = Timings()
     index: int = 0
     # Of the chosen tokens where they were asked for; of a scored completion, all at once.
@@ -161,10 +163,17 @@ class Sequence:
     # Who is charged for it.
     account: str = ""
     caller: Caller = NOBODY
+    # Names the adapter's content; empty for the base model.
+    adapter_id: str = ""
     # Its place among all arrivals; the scheduler gives it.
     order: int = 0
     # Blocks of KV memory that it holds, in the order of its tokens.
     block_table: list[int] = field(default_factory=list)
+    # Tokens of its prompt that were found and not computed; the blocks that are yet to be copied;
+    # and what the blocks of its prompt are known by.
+    num_cached: int = 0
+    prefix_blocks: list[int] = field(default_factory=list)
+    prefix_keys: list[bytes] = field(default_factory=list)
     # Scored tokens by position.
     scores: dict[int, TokenLogprob] = field(default_factory=dict)
     history: TokenHistory | None = None
@@ -197,6 +206,11 @@ class Sequence:
     def num_remaining(self) -> int:
         """Tokens that are known but not yet computed."""
         return len(self.token_ids) - self.num_computed
+
+    @property
+    def num_reusable(self) -> int:
+        """Tokens at the beginning that another sequence may share; nobody wants their logits."""
+        return self.score_from or self.num_prompt
 
     @property
     def num_at_most(self) -> int:

@@ -38,6 +38,8 @@ _ROLE_BY_SERVICE = {
 class Caller:
     tenant: str
     roles: frozenset[str]
+    # Of the engine's time, against that of others.
+    weight: float = 1.0
 
     def may_use(self, tenants: list[str]) -> bool:
         return self.tenant in tenants or "*" in tenants
@@ -55,6 +57,7 @@ class _Token(Model):
     sha256: Digest
     tenant: str = Field(min_length=1, max_length=63)
     roles: list[str] = ["inference"]
+    weight: float = Field(default=1.0, ge=0.01, le=100)
 
 
 class _TokensFile(Model):
@@ -108,7 +111,9 @@ def _read(path: Path) -> list[tuple[bytes, Caller]]:
         raise InvalidInput("not a tokens file", field=str(path)) from error
     if document.schema_version > SCHEMA_VERSION:
         raise InvalidInput(f"schemaVersion {document.schema_version} is newer", field=str(path))
-    return [(t.sha256.encode(), Caller(t.tenant, frozenset(t.roles))) for t in document.tokens]
+    return [
+        (t.sha256.encode(), Caller(t.tenant, frozenset(t.roles), t.weight)) for t in document.tokens
+    ]
 
 
 class Interceptor(grpc.aio.ServerInterceptor):

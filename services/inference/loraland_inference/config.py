@@ -31,6 +31,7 @@ class Config:
     num_slots: int
     max_running: int
     max_queue: int
+    kv_memory_bytes: int
     engine_threads: int
     step_limit_s: float
     start_limit_s: float
@@ -68,6 +69,7 @@ def read(environ: Mapping[str, str]) -> Config:
         num_slots=_number(environ, "LORALAND_NUM_SLOTS", 8, at_least=1),
         max_running=_number(environ, "LORALAND_MAX_RUNNING", 16, at_least=1),
         max_queue=_number(environ, "LORALAND_MAX_QUEUE", 256, at_least=1),
+        kv_memory_bytes=_number(environ, "LORALAND_KV_MEMORY_MIB", 0) * 1024 * 1024,
         engine_threads=_number(environ, "LORALAND_ENGINE_THREADS", 0),
         step_limit_s=_number(environ, "LORALAND_STEP_LIMIT_S", 60, at_least=1),
         start_limit_s=_number(environ, "LORALAND_START_LIMIT_S", 1800, at_least=1),

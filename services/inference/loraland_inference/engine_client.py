@@ -20,6 +20,7 @@ from typing import Any
 from loraland_core.errors import ArtifactInvalid, InvalidInput, LoraLandError, Unavailable
 
 from loraland_inference import messages
+from loraland_inference.failures import QueueFull
 from loraland_inference.messages import Message, Output
 
 log = logging.getLogger("loraland.engine")
@@ -84,6 +85,8 @@ class EngineClient:
         self.info: EngineInfo | None = None
         self.is_ready = False
         self.num_restarts = 0
+        # What the engine said of itself with its last step.
+        self._stats: dict[str, int] = {}
         self._process: Process | None = None
         self._tickets: dict[str, Ticket] = {}
         self._waiting: dict[str, asyncio.Future[Message]] = {}
@@ -93,6 +96,10 @@ class EngineClient:
     @property
     def num_requests(self) -> int:
         return len(self._tickets)
+
+    def stat(self, name: str) -> int:
+        """Return what the engine last said of itself under this name; 0 if nothing yet."""
+        return self._stats.get(name, 0)
 
     @property
     def pid(self) -> int | None:
@@ -219,6 +226,7 @@ class EngineClient:
     def _receive(self, message: Message) -> None:
         match message["type"]:
             case "step":
+                self._stats = message["stats"]
                 for output in message["outputs"]:
                     self._deliver(output)
             case "refused":
@@ -252,6 +260,8 @@ class EngineClient:
         error: LoraLandError = InvalidInput(
             message["message"], field=message["field"], reason=message["reason"]
         )
+        if message["reason"] == messages.ENGINE_FULL:
+            error = QueueFull(message["message"], retry_after_s=1.0)
         if message["reason"] == messages.ADAPTER_LOST:
             error = Unavailable("the engine was restarted; try again", retry_after_s=1.0)
         ticket = self._tickets.pop(message["id"], None)

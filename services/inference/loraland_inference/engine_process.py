@@ -25,8 +25,9 @@ from loraland_core.errors import InvalidInput, LoraLandError
 from loraland_core.store import StoreConfig
 from loraland_engine.engine import Engine, EngineConfig
 from loraland_engine.grammar import GrammarCompiler
+from loraland_engine.limits import EngineFull, Limits
 from loraland_engine.lora import LoraAdapter
-from loraland_engine.sequence import Output
+from loraland_engine.sequence import Caller, Output
 from loraland_models import sources, weights
 
 from loraland_inference import messages
@@ -37,6 +38,8 @@ log = logging.getLogger("loraland.engine")
 
 # More would let one long prompt hold up everybody's next token for longer.
 MAX_STEP_TOKENS = 256
+# So much as to fill KV memory this many times may wait for it.
+MAX_WAITING_KV = 16.0
 
 Event = tuple[str, Message, Any]
 
@@ -57,7 +60,13 @@ class EngineLoop:
         while True:
             self._apply_events()
             outputs = self._engine.step()
-            self.send({"type": "step", "outputs": [_output(o) for o in outputs]})
+            self.send(
+                {
+                    "type": "step",
+                    "outputs": [_output(o) for o in outputs],
+                    "stats": asdict(self._engine.stats()),
+                }
+            )
 
     def _apply_events(self) -> None:
         """Apply what is there; wait for something only while there is no work."""
@@ -69,7 +78,7 @@ class EngineLoop:
                         "is not in a slot", field="adapter", reason=messages.ADAPTER_LOST
                     )
                 getattr(self, f"_{kind}")(message, prepared)
-            except InvalidInput as error:
+            except (InvalidInput, EngineFull) as error:
                 self.send(refusal(message, error))
 
     def _generate(self, message: Message, prepared: Prepared) -> None:
@@ -78,6 +87,7 @@ class EngineLoop:
             prepared.token_ids,
             prepared.params,
             adapter_id=message["adapter"],
+            caller=Caller(**message["caller"]),
             constraint=prepared.constraint,
             deadline_s=self._engine.now_s() + message["deadline_in_s"],
         )
@@ -88,6 +98,7 @@ class EngineLoop:
             prepared.token_ids,
             prepared.completions,
             adapter_id=message["adapter"],
+            caller=Caller(**message["caller"]),
             deadline_s=self._engine.now_s() + message["deadline_in_s"],
         )
 
@@ -175,7 +186,9 @@ class Loader(threading.Thread):
         self._loop.send({"type": "load-failed", **failed})
 
 
-def refusal(message: Message, error: InvalidInput) -> Message:
+def refusal(message: Message, error: InvalidInput | EngineFull) -> Message:
+    if isinstance(error, EngineFull):
+        error = InvalidInput(str(error), reason=messages.ENGINE_FULL)
     return {
         "type": "refused",
         "id": message.get("id", ""),
@@ -205,6 +218,8 @@ def build_engine(settings: dict[str, Any]) -> tuple[Engine, Message]:
             max_step_tokens=max(MAX_STEP_TOKENS, settings["max_running"]),
             context_tokens=entry.limits.context_tokens,
             num_slots=settings["num_slots"],
+            kv_memory_bytes=settings["kv_memory_bytes"],
+            limits=Limits(max_waiting=settings["max_queue"], max_waiting_kv=MAX_WAITING_KV),
             max_rank=entry.limits.max_rank,
         ),
     )
@@ -270,6 +285,7 @@ def _output(output: Output) -> Message:
             "error": output.error,
             "num_prompt_tokens": output.num_prompt_tokens,
             "num_output_tokens": output.num_output_tokens,
+            "num_cached_tokens": output.num_cached_tokens,
             "queue_s": output.timings.queue_s,
             "prefill_s": output.timings.prefill_s,
             "decode_s": output.timings.decode_s,

@@ -11,7 +11,7 @@ from loraland_core import keys
 from loraland_core.errors import InvalidInput, LoraLandError, Unavailable
 from loraland_core.rpc import inference_pb2, inference_pb2_grpc
 
-from loraland_inference import auth, replies, requests, sampling, statuses
+from loraland_inference import auth, messages, replies, requests, sampling, statuses
 from loraland_inference.adapters.coordinator import Coordinator, Lease
 from loraland_inference.engine_client import EngineClient, EngineInfo, Ticket
 from loraland_inference.failures import DeadlinePassed
@@ -221,9 +221,13 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
 
     def _message(self, kind: str, lease: Lease, context: Any) -> Message:
         remaining_s = context.time_remaining()
+        owner = auth.caller()
         return {
             "type": kind,
             "adapter": lease.digest,
+            "caller": messages.Caller(
+                tenant=owner.tenant, weight=owner.weight, priority=lease.priority
+            ),
             "deadline_in_s": DEFAULT_DEADLINE_S if remaining_s is None else remaining_s,
         }
 

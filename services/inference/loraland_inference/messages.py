@@ -12,6 +12,8 @@ from typing import Any, Literal, TypedDict
 Message = dict[str, Any]
 # The reason of a refusal after a restart: the slot that the front means was the process before.
 ADAPTER_LOST = "AdapterLost"
+# The reason of a refusal that is nobody's fault: too much waits already.
+ENGINE_FULL = "EngineFull"
 # A line holds at most one prompt or one step's outputs.
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
@@ -22,6 +24,15 @@ class Input(TypedDict, total=False):
     text: str
     messages: list[dict[str, str]]
     token_ids: list[int]
+
+
+class Caller(TypedDict):
+    """Who asks: what ``generate`` and ``score`` carry of it."""
+
+    tenant: str
+    # Its share of the engine against others', and which of them go first.
+    weight: float
+    priority: int
 
 
 class Logprob(TypedDict):
@@ -50,6 +61,7 @@ class Output(TypedDict, total=False):
     error: str
     num_prompt_tokens: int
     num_output_tokens: int
+    num_cached_tokens: int
     queue_s: float
     prefill_s: float
     decode_s: float

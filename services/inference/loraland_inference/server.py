@@ -1,6 +1,7 @@
 """The replica as a whole: builds the parts, runs them, drains them. The composition root's hands."""
 
 import asyncio
+import functools
 import logging
 from collections.abc import Coroutine
 from importlib import metadata
@@ -33,6 +34,16 @@ from loraland_inference.server_state import ServerState
 log = logging.getLogger("loraland.inference")
 
 REDIS_TIMEOUT_S = 5.0
+# What the engine says of itself, by its name there.
+ENGINE_GAUGES = {
+    "num_waiting": "Completions that wait for KV memory.",
+    "num_running": "Completions in the batch.",
+    "num_kv_blocks": "Blocks of KV memory.",
+    "num_free_kv_blocks": "Those of them that no completion holds.",
+    "num_prefix_query_tokens": "Tokens of prompts looked up in the prefix cache, since the start.",
+    "num_prefix_hit_tokens": "Those of them that were found and not computed.",
+    "num_preemptions": "Completions that gave way and were computed again, since the start.",
+}
 SERVICES = (
     inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name,
     admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name,
@@ -163,6 +174,8 @@ class Server:
         watch("requests_running", "Running and waiting.", lambda: self._state.num_requests)
         watch("adapters_resident", "In slots.", lambda: len(self._coordinator.slots.loaded))
         watch("adapters_known", "Registered.", lambda: len(self._registry.records))
+        for name, text in ENGINE_GAUGES.items():
+            watch(f"engine_{name}", text, functools.partial(self._engine.stat, name))
         watch("engine_restarts", "Since the start.", lambda: self._engine.num_restarts)
 
     def _on_engine_up(self, info: EngineInfo) -> None:
@@ -255,6 +268,8 @@ def _engine_settings(config: Config) -> dict[str, Any]:
         "cache_dir": str(config.cache_dir),
         "num_slots": config.num_slots,
         "max_running": config.max_running,
+        "max_queue": config.max_queue,
+        "kv_memory_bytes": config.kv_memory_bytes,
         "threads": config.engine_threads,
         "log_level": config.log_level,
         "log_as_json": config.log_as_json,

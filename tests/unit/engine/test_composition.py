@@ -123,12 +123,12 @@ def test_engine_refuses_memory_that_holds_no_context(folders: dict[str, Path]) -
 
 
 def test_engine_refuses_a_request_when_too_much_waits(folders: dict[str, Path]) -> None:
-    """Of a request for three completions none is begun, and the others go on."""
-    engine = build_engine(folders, limits=Limits(max_waiting=2))
-    engine.submit("first", list(b"hello"), GREEDY)
+    """It is not begun, and the others go on; a large one is taken when nobody waits."""
+    engine = build_engine(folders, limits=Limits(max_waiting=1))
+    engine.submit("first", list(b"hello"), SamplingParams(n=2, max_tokens=3, ignore_eos=True))
 
     with pytest.raises(EngineFull):
-        engine.submit("many", list(b"hello"), SamplingParams(n=3))
+        engine.submit("second", list(b"hello"), GREEDY)
 
     outputs = []
     while engine.has_work():
@@ -150,3 +150,73 @@ def test_engine_shares_between_tenants_of_one_adapter(folders: dict[str, Path]) 
         ends += [o.request_id for o in engine.step() if o.finish_reason]
 
     assert ends.index("single") == 1
+
+
+def answer(engine: Engine, prompt: bytes, **options: Any) -> tuple[list[int], int]:
+    """Return the tokens of a request that is alone, and how many of its prompt's were found."""
+    engine.submit("r", list(prompt), GREEDY, **options)
+    outputs = []
+    while engine.has_work():
+        outputs += engine.step()
+    return [t for o in outputs for t in o.token_ids], outputs[-1].num_cached_tokens
+
+
+def test_prompt_that_came_before_is_not_computed_again(folders: dict[str, Path]) -> None:
+    """The tokens are the same, the blocks are found, and the hit rate says so."""
+    engine = build_engine(folders)
+    first, second = (answer(engine, SHARED, adapter_id="one") for _ in range(2))
+    stats = engine.stats()
+
+    assert first == (second[0], 0)
+    assert second[1] == 2 * BLOCK_TOKENS
+    assert (stats.num_prefix_query_tokens, stats.num_prefix_hit_tokens) == (80, 32)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"adapter_id": "two"}, {}, {"adapter_id": "one", "caller": Caller("other")}],
+    ids=["adapter", "base", "tenant"],
+)
+def test_prompt_of_another_adapter_or_tenant_is_computed(
+    folders: dict[str, Path], alone: dict[tuple[str, bytes], list[int]], options: dict[str, Any]
+) -> None:
+    """Keys and values are an adapter's own, and a tenant's own to know of."""
+    engine = build_engine(folders)
+    answer(engine, SHARED, adapter_id="one", caller=Caller("first"))
+
+    found = answer(engine, SHARED, **options)
+
+    assert found == (alone[options.get("adapter_id", ""), SHARED], 0)
+
+
+def test_prefix_outlives_the_slot_of_its_adapter(folders: dict[str, Path]) -> None:
+    """An adapter that was evicted and comes back, perhaps into another slot, finds its blocks."""
+    engine = build_engine(folders)
+    before, _ = answer(engine, SHARED, adapter_id="one")
+    for name in ("one", "two"):
+        engine.remove_adapter(name)
+    for name in ("two", "one"):
+        engine.insert_adapter(name, engine.read_adapter(folders[name]))
+
+    assert answer(engine, SHARED, adapter_id="one") == (before, 2 * BLOCK_TOKENS)
+
+
+def test_engine_without_prefix_cache_computes_every_prompt(folders: dict[str, Path]) -> None:
+    """For those who measure."""
+    engine = build_engine(folders, prefix_cache=False)
+    first, second = (answer(engine, SHARED) for _ in range(2))
+
+    assert (first, second[1]) == (second, 0)
+
+
+def test_completions_of_one_request_share_the_computing_of_its_prompt(
+    folders: dict[str, Path],
+) -> None:
+    """Four scored completions of one prompt: its blocks are computed once."""
+    engine = build_engine(folders)
+    engine.submit_score("s", list(SHARED), [[1, 2], [3], [4], [5, 6, 7]])
+    outputs = []
+    while engine.has_work():
+        outputs += engine.step()
+
+    assert [o.num_cached_tokens for o in sorted(outputs, key=lambda o: o.index)] == [0, 32, 32, 32]

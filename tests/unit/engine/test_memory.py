@@ -24,13 +24,19 @@ def test_free_memory_is_the_machines_or_the_containers(
     assert memory.free_cpu_bytes(tmp_path / "meminfo", tmp_path) == expected
 
 
-@pytest.mark.parametrize(("total", "expected"), [(1000, 10), (9999, 20)], ids=["fits", "capped"])
-def test_num_blocks_is_what_fits_and_can_be_used(total: int, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("total", "expected"),
+    [(400, (4, 0)), (600, (5, 1)), (1600, (12, 4)), (99_999, (20, 20))],
+    ids=["one-context", "little", "a-quarter-is-kept", "capped"],
+)
+def test_divide_gives_what_runs_its_context_and_a_quarter_to_prefixes(
+    total: int, expected: tuple[int, int]
+) -> None:
     """No more blocks than all sequences together could fill."""
-    assert memory.num_blocks(total, block_bytes=100, context_blocks=4, at_most=20) == expected
+    assert memory.divide(total, block_bytes=100, context_blocks=4, at_most=20) == expected
 
 
-def test_num_blocks_refuses_memory_that_holds_no_context() -> None:
+def test_divide_refuses_memory_that_holds_no_context() -> None:
     """The message says how much one context takes."""
     with pytest.raises(InvalidInput, match="kv_memory_bytes: is 300 bytes; one context alone"):
-        memory.num_blocks(300, block_bytes=100, context_blocks=4, at_most=20)
+        memory.divide(300, block_bytes=100, context_blocks=4, at_most=20)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loraland_engine.block_manager import BlockManager
 from loraland_engine.limits import NO_LIMITS, EngineFull, Limits
+from loraland_engine.prefix_cache import PrefixCache
 from loraland_engine.scheduler import LIFT_AFTER_S, Scheduler
 from loraland_engine.sequence import Caller, FinishReason, SamplingParams, Sequence
 
@@ -17,10 +18,15 @@ def build_scheduler(
     max_step_tokens: int = 8,
     num_blocks: int = 100,
     limits: Limits = NO_LIMITS,
+    num_prefix_blocks: int = 0,
 ) -> tuple[Scheduler, BlockManager]:
     blocks = BlockManager(num_blocks=num_blocks, block_tokens=4)
     scheduler = Scheduler(
-        max_running=max_running, max_step_tokens=max_step_tokens, blocks=blocks, limits=limits
+        max_running=max_running,
+        max_step_tokens=max_step_tokens,
+        blocks=blocks,
+        prefixes=PrefixCache(num_blocks=num_prefix_blocks, block_tokens=4),
+        limits=limits,
     )
     return scheduler, blocks
 
@@ -119,14 +125,14 @@ def test_scheduler_admits_nobody_into_the_last_blocks() -> None:
 @pytest.mark.parametrize(
     ("limits", "expected"),
     [
-        (Limits(max_waiting=2), "3 completions would wait, more than the limit of 2"),
-        (Limits(max_waiting_tokens=25), "could come to 30 tokens of KV memory"),
+        (Limits(max_waiting=2), "2 completions wait, and no more than 2 may"),
+        (Limits(max_waiting_kv=0.5), "may come to 20 tokens, 0.5 times what KV memory holds"),
     ],
     ids=["queue", "kv"],
 )
 def test_add_refuses_what_is_too_much_to_wait(limits: Limits, expected: str) -> None:
     """The refusal names the limit, and nothing of the request is kept."""
-    scheduler, _ = build_scheduler(limits=limits)
+    scheduler, _ = build_scheduler(num_blocks=10, limits=limits)
     scheduler.add(*(build_sequence(f"r{i}", 4, max_tokens=6) for i in range(2)))
 
     with pytest.raises(EngineFull, match=expected):

@@ -26,6 +26,16 @@ def test_authenticate_returns_the_tokens_owner(tmp_path: Path) -> None:
     assert tokens.authenticate("two") == Caller("b", frozenset({"inference"}))
 
 
+def test_authenticate_returns_the_weight_of_a_tenant(tmp_path: Path) -> None:
+    """A share of two is given in the file."""
+    sha256 = hashlib.sha256(b"one").hexdigest()
+    path = tmp_path / "t.json"
+    entry = {"sha256": sha256, "tenant": "a", "weight": 2}
+    path.write_text(json.dumps({"schemaVersion": 1, "tokens": [entry]}))
+
+    assert Tokens(path).authenticate("one").weight == 2.0
+
+
 @pytest.mark.parametrize("token", ["", "wrong", "one ", "é"])
 def test_authenticate_refuses_a_token_that_is_not_known(tmp_path: Path, token: str) -> None:
     """Anything but the very token is refused."""

@@ -34,6 +34,7 @@ def test_config_has_defaults_for_all_but_what_must_be_set(environ: dict[str, str
     read = config.read(environ)
 
     assert (read.num_slots, read.max_running, read.max_queue) == (8, 16, 256)
+    assert read.kv_memory_bytes == 0
     assert (read.address, read.replica) == ("127.9.9.9:8500", "replica-7")
     assert read.entry.limits.max_rank == 16
 

@@ -10,6 +10,7 @@ import fake_engine
 import pytest
 from loraland_core.errors import ArtifactInvalid, InvalidInput, LoraLandError, Unavailable
 from loraland_inference.engine_client import EngineClient, Ticket
+from loraland_inference.failures import QueueFull
 
 COMMAND = (sys.executable, fake_engine.__file__)
 
@@ -66,6 +67,23 @@ async def test_refusal_carries_its_field() -> None:
 
     assert isinstance(error, InvalidInput)
     assert (error.field, error.reason, str(error)) == ("input", "X", "input: no")
+
+
+async def test_request_meets_a_full_queue_and_is_told_when_to_come_back() -> None:
+    """Not the caller's fault: it may try again."""
+    async with running() as client:
+        (error,) = await answer(ask(client, "full"))
+
+    assert isinstance(error, QueueFull)
+    assert error.retry_after_s == 1.0
+
+
+async def test_client_knows_what_the_engine_says_of_itself() -> None:
+    """With each step, for the metrics."""
+    async with running() as client:
+        await answer(ask(client, "one"))
+
+        assert (client.stat("num_running"), client.stat("num_waiting")) == (1, 0)
 
 
 async def test_cancelled_request_ends_when_the_engine_has_let_go() -> None:

@@ -32,6 +32,7 @@ class Lease:
     digest: str = ""
     prompt: PromptTemplate | None = None
     load_s: float = 0.0
+    priority: int = 0
     release: Callable[[], None] = lambda: None
 
 
@@ -81,6 +82,7 @@ class Coordinator:
             digest=record.digest,
             prompt=local.prompt,
             load_s=self._clock() - started_s,
+            priority=record.priority,
             release=lambda: self._release(slot),
         )
 
