@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from loraland_core.errors import InvalidInput
 
-from loraland_engine import adapter_file, memory
+from loraland_engine import adapter_file, devices, memory
 from loraland_engine.answers import Answers
 from loraland_engine.block_manager import BlockManager
 from loraland_engine.limits import NO_LIMITS, Limits
-from loraland_engine.lora import AdapterSlots, LoraAdapter
+from loraland_engine.lora import LoraAdapter
 from loraland_engine.prefix_cache import PrefixCache
 from loraland_engine.prefix_store import PrefixStore
 from loraland_engine.runner import Runner
@@ -68,7 +68,11 @@ class Engine:
         self.config = config or EngineConfig()
         self.tokenizer = tokenizer
         self._clock = clock
-        self._slots = AdapterSlots(num_slots=self.config.num_slots)
+        self._slots = devices.build_slots(
+            model.device,
+            num_slots=self.config.num_slots,
+            max_tokens=self.config.max_step_tokens,
+        )
         self._runner = Runner(
             model,
             slots=self._slots,
