@@ -108,6 +108,7 @@ BEYOND = (
     "`exec`, `attach`, `port-forward` and `proxy`: pods are processes of this machine",
     "conversion webhooks: versions of a custom resource differ in their name only",
     "older versions of built-in kinds (autoscaling/v1), beta and alpha versions",
+    "the check that a role or binding grants nothing that its author does not have",
     "resource quotas and limit ranges: stored, not enforced",
     "protobuf answers: requests may be protobuf, answers are JSON, which every client accepts",
     "aggregated API servers, audit, priority and fairness, encryption at rest",
