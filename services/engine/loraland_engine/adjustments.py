@@ -5,7 +5,9 @@ In this order: bias, penalties, and the mask of what a grammar allows. All rows 
 Shapes: R rows, V vocabulary, E entries of the rows' histories.
 """
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Rows
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,28 +43,27 @@ def _penalize(logits_RV: Tensor, sequences: Rows[Sequence]) -> None:
     prompt and output (Keskar et al. 2019, arXiv:1909.05858). The other two are subtracted, once
     for each token of the output and once for each time that it came.
     """
-    rows: list[int] = []
-    token_ids: list[int] = []
-    counts: list[int] = []
-    for row, sequence in enumerate(sequences):
-        if sequence.history is not None:
-            seen = sequence.history.counts
-            rows += [row] * len(seen)
-            token_ids += seen.keys()
-            counts += seen.values()
-    if not rows:
+    penalized = [(row, s) for row, s in enumerate(sequences) if s.history]
+    if not penalized:
         return
+    histories = [s.history for _, s in penalized if s.history]
+    sizes = [len(history.token_ids) for history in histories]
     device = logits_RV.device
-    row_E = torch.tensor(rows, device=device)
-    token_E = torch.tensor(token_ids, device=device)
-    count_E = torch.tensor(counts, dtype=torch.float32, device=device)
-    repetition, presence, frequency = (
-        torch.tensor([getattr(s.params, name) for s in sequences], device=device)[row_E]
-        for name in ("repetition_penalty", "presence_penalty", "frequency_penalty")
-    )
+
+    def spread(values: Iterable[float], dtype: Any) -> Tensor:
+        """Return each row's value once for each of its entries."""
+        return torch.from_numpy(np.repeat(np.array(list(values), dtype), sizes)).to(device)
+
+    row_E = spread((row for row, _ in penalized), np.int64)
+    token_E = torch.from_numpy(np.concatenate([h.token_ids for h in histories])).to(device)
+    count_E = torch.from_numpy(np.concatenate([h.counts for h in histories])).to(device)
+    params = [s.params for _, s in penalized]
+    repetition_E = spread((p.repetition_penalty for p in params), np.float32)
+    presence_E = spread((p.presence_penalty for p in params), np.float32)
+    frequency_E = spread((p.frequency_penalty for p in params), np.float32)
     value_E = logits_RV[row_E, token_E]
-    value_E = torch.where(value_E > 0, value_E / repetition, value_E * repetition)
-    value_E -= presence * (count_E > 0) + frequency * count_E
+    value_E = torch.where(value_E > 0, value_E / repetition_E, value_E * repetition_E)
+    value_E -= presence_E * (count_E > 0) + frequency_E * count_E
     logits_RV[row_E, token_E] = value_E
 
 
