@@ -21,7 +21,7 @@ def send(**message: Any) -> None:
 def end(id_: str, finish: str, text: str = "") -> None:
     output = {
         "id": id_, "text": text, "token_ids": [1], "finish": finish, "num_prompt_tokens": 1,
-        "num_output_tokens": 1, "queue_s": 0.0, "prefill_s": 0.0, "decode_s": 0.0,
+        "num_output_tokens": 1, "num_cached_tokens": 0, "queue_s": 0.0, "prefill_s": 0.0, "decode_s": 0.0,
     }  # fmt: skip
     send(type="step", outputs=[output])
 

@@ -32,6 +32,7 @@ class Config:
     max_running: int
     max_queue: int
     kv_memory_bytes: int
+    prefix_cache: bool
     engine_threads: int
     step_limit_s: float
     start_limit_s: float
@@ -70,6 +71,7 @@ def read(environ: Mapping[str, str]) -> Config:
         max_running=_number(environ, "LORALAND_MAX_RUNNING", 16, at_least=1),
         max_queue=_number(environ, "LORALAND_MAX_QUEUE", 256, at_least=1),
         kv_memory_bytes=_number(environ, "LORALAND_KV_MEMORY_MIB", 0) * 1024 * 1024,
+        prefix_cache=_switch(environ, "LORALAND_PREFIX_CACHE", default=True),
         engine_threads=_number(environ, "LORALAND_ENGINE_THREADS", 0),
         step_limit_s=_number(environ, "LORALAND_STEP_LIMIT_S", 60, at_least=1),
         start_limit_s=_number(environ, "LORALAND_START_LIMIT_S", 1800, at_least=1),
@@ -84,6 +86,13 @@ def _required(environ: Mapping[str, str], name: str) -> str:
     if not value:
         raise InvalidInput("must be set", field=name)
     return value
+
+
+def _switch(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = environ.get(name) or str(default).lower()
+    if text not in {"true", "false"}:
+        raise InvalidInput(f"is {text!r}; expected true or false", field=name)
+    return text == "true"
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, *, at_least: int = 0) -> int:

@@ -219,6 +219,7 @@ def build_engine(settings: dict[str, Any]) -> tuple[Engine, Message]:
             context_tokens=entry.limits.context_tokens,
             num_slots=settings["num_slots"],
             kv_memory_bytes=settings["kv_memory_bytes"],
+            prefix_cache=settings["prefix_cache"],
             limits=Limits(max_waiting=settings["max_queue"], max_waiting_kv=MAX_WAITING_KV),
             max_rank=entry.limits.max_rank,
         ),

@@ -73,6 +73,9 @@ class Reply:
         self._num_open -= 1
         self.usage.prompt_tokens = output["num_prompt_tokens"]
         self.usage.completion_tokens += output["num_output_tokens"]
+        if not output["index"]:
+            # What the first completion computes and the others find is no earlier request's.
+            self.usage.cached_prompt_tokens = output["num_cached_tokens"]
         # Those of the slowest: it is what the caller waited for.
         self._timings.queue_s = max(self._timings.queue_s, output["queue_s"])
         self._timings.prefill_s = max(self._timings.prefill_s, output["prefill_s"])

@@ -270,6 +270,7 @@ def _engine_settings(config: Config) -> dict[str, Any]:
         "max_running": config.max_running,
         "max_queue": config.max_queue,
         "kv_memory_bytes": config.kv_memory_bytes,
+        "prefix_cache": config.prefix_cache,
         "threads": config.engine_threads,
         "log_level": config.log_level,
         "log_as_json": config.log_as_json,

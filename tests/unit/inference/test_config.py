@@ -47,10 +47,20 @@ def test_config_has_defaults_for_all_but_what_must_be_set(environ: dict[str, str
         ({"LORALAND_REDIS_URL": ""}, "LORALAND_REDIS_URL", "must be set"),
         ({"LORALAND_BASE_MODEL": "huge"}, "spec.baseModel", "it knows: tiny"),
         ({"LORALAND_NUM_SLOTS": "0"}, "LORALAND_NUM_SLOTS", "from 1"),
+        ({"LORALAND_PREFIX_CACHE": "no"}, "LORALAND_PREFIX_CACHE", "true or false"),
         ({"LORALAND_PORT": "http"}, "LORALAND_PORT", "'http'"),
         ({"LORALAND_CATALOGUE": "/absent.yaml"}, "/absent.yaml", "cannot be read"),
     ],
-    ids=["no-base", "no-bucket", "no-redis", "unknown-base", "slots", "port", "catalogue"],
+    ids=[
+        "no-base",
+        "no-bucket",
+        "no-redis",
+        "unknown-base",
+        "slots",
+        "switch",
+        "port",
+        "catalogue",
+    ],
 )
 def test_config_names_the_setting_that_is_wrong(
     environ: dict[str, str], changes: dict[str, str], field: str, words: str

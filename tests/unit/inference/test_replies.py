@@ -16,6 +16,7 @@ def output(index: int, text: str, *, finish: str = "", **more: Any) -> Output:
     if finish:
         given |= {
             "finish": finish, "error": "", "num_prompt_tokens": 5, "num_output_tokens": 2,
+            "num_cached_tokens": 3,
             "queue_s": 0.1 * index, "prefill_s": 0.2, "decode_s": 0.3,
         }  # fmt: skip
     return given | more  # type: ignore[return-value]
@@ -35,6 +36,7 @@ def test_whole_reply_of_one_completion() -> None:
 
     assert (whole.text, list(whole.token_ids), whole.finish_reason) == ("abc", [1, 2], STOP)
     assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (5, 2)
+    assert whole.usage.cached_prompt_tokens == 3
     assert (whole.digest, whole.request_id, whole.timings.adapter_load_s) == ("d", "id", 0.5)
     assert len(whole.completions) == 0
 
