@@ -60,6 +60,7 @@ def running(
     num_slots: int,
     max_running: int,
     threads: int,
+    prefix_cache: bool,
 ) -> Iterator[Replica]:
     """Start S3, Redis and a replica that serves the adapters; stop all at the end of the block."""
     with ExitStack() as stack:
@@ -86,6 +87,7 @@ def running(
             "LORALAND_MAX_RUNNING": str(max_running),
             "LORALAND_MAX_QUEUE": "4096",
             "LORALAND_ENGINE_THREADS": str(threads),
+            "LORALAND_PREFIX_CACHE": str(prefix_cache).lower(),
         }
         process = stack.enter_context(_running_replica(environment, folder / "replica.log"))
         _wait(lambda: _is_ready(client, model.name, len(adapter_ids)), process, folder)

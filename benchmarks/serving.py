@@ -113,6 +113,7 @@ def _measure_engine(job: Job, loaded: Any, folders: list[Path]) -> dict[str, Any
             max_step_tokens=max(arguments.step_tokens, job.max_running),
             context_tokens=model.entry.limits.context_tokens,
             num_slots=job.num_slots,
+            prefix_cache=not arguments.no_prefix_cache,
             max_rank=model.entry.limits.max_rank,
         ),
     )
@@ -147,6 +148,7 @@ def _service(
         num_slots=job.num_slots,
         max_running=job.max_running,
         threads=arguments.threads,
+        prefix_cache=not arguments.no_prefix_cache,
     ) as started:
         service = Service(started.address, started.token, started.adapter_ids, started.cpu_s)
         yield service, started.engine_memory_bytes

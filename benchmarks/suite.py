@@ -134,6 +134,7 @@ def parse_arguments(text: str, precisions: list[str], base_model: str) -> argpar
     model.add_argument("--ranks", type=int, nargs="+", default=[16], help="of adapters it makes")
     model.add_argument("--max-running", type=int, help="default: the concurrency")
     model.add_argument("--step-tokens", type=int, default=256)
+    model.add_argument("--no-prefix-cache", action="store_true", help="compute every prompt")
     model.add_argument("--threads", type=int, default=min(os.cpu_count() or 1, 8))
     work = parser.add_argument_group("work")
     work.add_argument("--concurrency", type=int, default=16)
