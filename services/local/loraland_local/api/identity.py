@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import clock, errors, kinds
@@ -101,17 +101,23 @@ class Tokens:
         text = f"{head}.{_encode(json.dumps(claims).encode())}"
         return f"{text}.{self._signature(text)}", clock.after(lifetime_s)
 
-    def user(self, token: str) -> User | None:
-        """Return whose token this is; None if it is nobody's (any more)."""
+    def user(self, token: str, audiences: Sequence[str] = (ISSUER,)) -> User | None:
+        """Return whose token this is; None if it is nobody's (any more), or for somebody else."""
+        # Headers may hold anything, but a token is ASCII.
+        if not token.isascii():
+            return None
         if hmac.compare_digest(token.encode(), self._admin_token):
             return ADMIN
         text, _, signature = token.rpartition(".")
         if not text or not hmac.compare_digest(self._signature(text), signature):
             return None
         claims = json.loads(_decode(text.partition(".")[2]))
-        if claims["exp"] < clock.epoch_s():
+        if claims["exp"] < clock.epoch_s() or not {*claims["aud"]} & {*audiences}:
             return None
-        private = claims["kubernetes.io"]
+        return self._holder(claims["kubernetes.io"])
+
+    def _holder(self, private: Json) -> User | None:
+        """Return the account that a token is bound to, if it and its pod are there still."""
         name, namespace = private["serviceaccount"]["name"], private["namespace"]
         account = self._store.get(kinds.SERVICE_ACCOUNTS.storage_key, (namespace, name))
         if account is None or account["metadata"]["uid"] != private["serviceaccount"]["uid"]:

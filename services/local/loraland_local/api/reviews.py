@@ -54,13 +54,14 @@ def _rules(store: Store, user: User, spec: Json) -> Json:
 
 
 def _token(tokens: Tokens, spec: Json) -> Json:
-    user = tokens.user(spec.get("token", ""))
+    audiences = spec.get("audiences") or [ISSUER]
+    user = tokens.user(spec.get("token", ""), audiences)
     if user is None:
         return {"user": {}, "error": "invalid bearer token"}
     return {
         "authenticated": True,
         "user": user.info(),
-        "audiences": spec.get("audiences") or [ISSUER],
+        "audiences": audiences,
     }
 
 

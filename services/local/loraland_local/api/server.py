@@ -115,7 +115,10 @@ class Server:
                 "impersonate", resource="serviceaccounts", namespace=parts[2], name=parts[3]
             )
         self._authorize(user, asked)
-        return identity.impersonated(name, request.headers.getall("Impersonate-Group", []))
+        groups = request.headers.getall("Impersonate-Group", [])
+        for group in groups:
+            self._authorize(user, access.Attributes("impersonate", resource="groups", name=group))
+        return identity.impersonated(name, groups)
 
     def _authorize(self, user: User, asked: access.Attributes) -> None:
         if access.decide(self._cluster.store, user, asked).allowed:

@@ -112,6 +112,23 @@ def test_token_is_its_accounts_until_the_account_goes(cluster: Cluster) -> None:
     assert cluster.tokens.user(token) is None
 
 
+@pytest.mark.parametrize("token", ["", "admin ", "admin.é", "a\udcffb", "..", "a.b.c"], ids=repr)
+def test_nonsense_is_nobodys_token(cluster: Cluster, token: str) -> None:
+    """Whatever a header holds, the answer is 401 and not a failure of the server."""
+    assert cluster.tokens.user(token) is None
+
+
+def test_token_for_another_audience_is_not_for_the_api(cluster: Cluster) -> None:
+    """A program that was shown such a token cannot use it to act as the pod."""
+    account = {"metadata": {"name": "runner", "namespace": "lab", "uid": "u"}}
+    _put(cluster, kinds.SERVICE_ACCOUNTS, "lab", account)
+
+    token, _ = cluster.tokens.mint(account, {"audiences": ["vault"]})
+
+    assert cluster.tokens.user(token) is None
+    assert cluster.tokens.user(token, ["vault"]) is not None
+
+
 def test_forged_token_is_nobodys(cluster: Cluster) -> None:
     """A changed signature is noticed."""
     account = {"metadata": {"name": "runner", "namespace": "lab", "uid": "u"}}
