@@ -75,6 +75,7 @@ class Completion:
     completions: tuple["Completion", ...] = ()
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_prompt_tokens: int = 0
     digest: str = ""
     request_id: str = ""
     queue_s: float = 0.0
@@ -156,6 +157,7 @@ def read_completion(
         completions=completions,
         prompt_tokens=response.usage.prompt_tokens,
         completion_tokens=response.usage.completion_tokens,
+        cached_prompt_tokens=response.usage.cached_prompt_tokens,
         digest=response.digest,
         request_id=response.request_id,
         queue_s=response.timings.queue_s,

@@ -54,7 +54,7 @@ def test_whole_reply_has_its_completions() -> None:
     response = pb.GenerateResponse(
         text="a",
         finish_reason=pb.FINISH_REASON_STOP,
-        usage=pb.Usage(prompt_tokens=3, completion_tokens=2),
+        usage=pb.Usage(prompt_tokens=3, completion_tokens=2, cached_prompt_tokens=1),
         completions=[
             pb.Completion(index=0, text="a", finish_reason=pb.FINISH_REASON_STOP),
             pb.Completion(
@@ -65,7 +65,8 @@ def test_whole_reply_has_its_completions() -> None:
 
     found = wire.read_completion(response)
 
-    assert (found.text, found.finish_reason, found.completion_tokens) == ("a", "stop", 2)
+    assert (found.text, found.finish_reason) == ("a", "stop")
+    assert (found.completion_tokens, found.cached_prompt_tokens) == (2, 1)
     assert found.completions == (
         Completion("a", (), "stop", 0),
         Completion("b", (), "length", 1, (TokenLogprob(4, -1.5, ((5, -0.5),)),)),

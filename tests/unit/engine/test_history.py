@@ -20,4 +20,4 @@ def test_history_counts_the_output_and_knows_the_prompt(
 
     found = dict(zip(history.token_ids.tolist(), history.counts.tolist(), strict=True))
 
-    assert found == {token_id: 0 for token_id in prompt} | dict(Counter(output))
+    assert found == dict.fromkeys(prompt, 0) | dict(Counter(output))
