@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from loraland_engine import paged_attention
 from loraland_engine.kv_memory import KvMemory
+from loraland_engine.paged_attention import PagedRows
 
 NAME = "loraland"
 # What some model classes ask of attention beyond the standard, and we would silently leave out.
@@ -46,6 +48,8 @@ class AttentionBatch:
     # [S, 1, 1, L]: True where a slot's position may be read.
     decode_mask: Tensor | None
     pieces: tuple[PromptPiece, ...]
+    # Where KV memory is in pages; nothing else is then needed.
+    paged: PagedRows | None = None
 
 
 def build_decode_mask(lengths_S: Tensor) -> Tensor:
@@ -78,6 +82,11 @@ def attend(
     batch.kv.write(
         layer, key[0].transpose(0, 1), value[0].transpose(0, 1), batch.slot_T, batch.position_T
     )
+    if batch.paged is not None:
+        pages = batch.kv.pages(layer)
+        q_THD = query[0].transpose(0, 1)
+        out = paged_attention.attend(q_THD, *pages, batch.paged, scaling=scaling)
+        return out.unsqueeze(0), None
     parts = []
     if batch.num_decoding:
         parts.append(_decode(query[0, :, : batch.num_decoding], layer, batch, scaling))

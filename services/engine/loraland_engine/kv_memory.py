@@ -30,12 +30,20 @@ class KvMemory:
         head_size: int,
         dtype: torch.dtype,
         device: torch.device,
+        page_tokens: int = 0,
     ) -> None:
-        shape = (num_slots, num_heads, context_tokens, head_size)
         self.num_slots = num_slots
         self.context_tokens = context_tokens
+        self.page_tokens = page_tokens
         # All of it, as [layers, 2, S, H, L, D].
-        self.rows = zeros((num_layers, 2, *shape), dtype, device)
+        if page_tokens:
+            self.context_tokens += -context_tokens % page_tokens
+            shape = (num_layers, 2, num_slots, self.context_tokens, num_heads, head_size)
+            # A page has all heads of its tokens; everybody else sees the same shape as ever.
+            self.rows = zeros(shape, dtype, device).transpose(3, 4)
+        else:
+            shape = (num_layers, 2, num_slots, num_heads, context_tokens, head_size)
+            self.rows = zeros(shape, dtype, device)
         self.keys = [layer[0] for layer in self.rows]
         self.values = [layer[1] for layer in self.rows]
 
@@ -43,6 +51,12 @@ class KvMemory:
     def token_bytes(self) -> int:
         """What one token takes in all layers."""
         return self.rows.nbytes // (self.num_slots * self.context_tokens)
+
+    def pages(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Return a layer's keys and values as [pages, page tokens, H, D], not copied."""
+        assert self.page_tokens, "memory is not in pages"
+        k, v = (t[layer].transpose(1, 2).flatten(0, 1) for t in (self.keys, self.values))
+        return k.unflatten(0, (-1, self.page_tokens)), v.unflatten(0, (-1, self.page_tokens))
 
     def write(
         self, layer: int, k_THD: Tensor, v_THD: Tensor, slot_T: Tensor, position_T: Tensor

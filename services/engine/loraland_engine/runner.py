@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loraland_engine import attention, linear, llama, lora
+from loraland_engine import attention, linear, llama, lora, paged_attention
 from loraland_engine.kv_memory import KvMemory
 from loraland_engine.scheduler import Chunk
 
@@ -39,14 +39,17 @@ class Runner:
         self.device: torch.device = model.device
         fuse = fused and llama.is_supported(model)
         heads: int = config.num_attention_heads
+        dtype = torch.float32 if fuse else model.get_input_embeddings().weight.dtype
+        is_paged = not fuse and paged_attention.is_supported(self.device, dtype)
         self.kv = KvMemory(
             num_layers=config.num_hidden_layers,
             num_slots=max_running,
             num_heads=getattr(config, "num_key_value_heads", None) or heads,
             context_tokens=self._context_tokens,
             head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
-            dtype=torch.float32 if fuse else model.get_input_embeddings().weight.dtype,
+            dtype=dtype,
             device=self.device,
+            page_tokens=paged_attention.PAGE_TOKENS if is_paged else 0,
         )
         model.eval()
         self._fused = llama.FusedLlama(model, slots=slots, kv=self.kv) if fuse else None
@@ -121,6 +124,8 @@ class Runner:
 
     def _attention_batch(self, chunks: list[Chunk], position_T: Tensor) -> attention.AttentionBatch:
         slots = [_kv_slot(c) for c in chunks]
+        if self.kv.page_tokens:
+            return self._paged_batch(chunks, position_T)
         decoding = [c for c in chunks if c.num_tokens == 1]
         pieces = []
         first = len(decoding)
@@ -141,6 +146,16 @@ class Runner:
             decode_mask=mask,
             pieces=tuple(pieces),
         )
+
+    def _paged_batch(self, chunks: list[Chunk], position_T: Tensor) -> attention.AttentionBatch:
+        owners = [_kv_slot(c) for c in chunks for _ in range(c.num_tokens)]
+        rows = paged_attention.build_rows(
+            [(_kv_slot(c), c.start, c.end) for c in chunks],
+            context_tokens=self.kv.context_tokens,
+            device=self.device,
+        )
+        slot_T = torch.tensor(owners, device=self.device)
+        return attention.AttentionBatch(self.kv, slot_T, position_T, 0, None, None, (), rows)
 
     def _decode_rows(self, decoding: list[Chunk]) -> tuple[Tensor | None, Tensor | None]:
         if not decoding:
