@@ -54,6 +54,16 @@ def test_delete_takes_one_prefix_alone(store: Store) -> None:
     assert store.exists("v10/a")
 
 
+def test_delete_says_what_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 reports an object that may not be deleted within a good answer."""
+    store.write("v1/a", b"x")
+    denied = {"Errors": [{"Key": "land/v1/a", "Code": "AccessDenied", "Message": "no"}]}
+    monkeypatch.setattr(store._client, "delete_objects", lambda **_: denied)
+
+    with pytest.raises(Unavailable, match="AccessDenied"):
+        store.delete_prefix("v1/")
+
+
 def test_missing_key_is_not_found(store: Store) -> None:
     """A key that is not there is told apart from a store that is not there."""
     with pytest.raises(NotFound, match="nothing"):

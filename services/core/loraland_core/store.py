@@ -157,15 +157,24 @@ class Store:
                     )
 
     def delete_prefix(self, prefix: str) -> int:
-        """Delete everything below ``prefix``, which must end in a slash; return how many."""
+        """Delete everything below ``prefix``, which must end in a slash; return how many.
+
+        Raises ``Unavailable`` where one object stays.
+        """
         assert len(prefix) > 1, prefix
         assert prefix.endswith("/"), prefix
         keys = [self._prefix + found.key for found in self.find_objects(prefix)]
         for start in range(0, len(keys), 1000):
             with self._translated(prefix):
-                self._client.delete_objects(
+                answer = self._client.delete_objects(
                     Bucket=self.config.bucket,
                     Delete={"Objects": [{"Key": k} for k in keys[start : start + 1000]]},
+                )
+            # S3 answers 200 and says in the body which objects it kept.
+            for kept in answer.get("Errors", []):
+                raise Unavailable(
+                    f"artifact store kept {self.uri(prefix)}: {kept.get('Code')}"
+                    f" ({kept.get('Message')}) for {kept.get('Key')}"
                 )
         return len(keys)
 
