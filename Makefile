@@ -13,7 +13,7 @@ PEERS ?=
 ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo up down test e2e check gen bench kubectl-parity clean
+.PHONY: help setup demo up down test e2e check gen bench parity kubectl-parity clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ gen: setup  ## Generate gRPC stubs and CRDs from their sources
 bench: setup  ## The table of docs/performance.md; PEERS=folder runs others beside it, ARGS=… more options
 	@$(BIN)/python benchmarks/serving.py --suite --engine --grpc $(if $(JSON),--json $(JSON)) \
 	    $(if $(PEERS),--peers $(PEERS)) $(ARGS)
+
+parity: setup  ## Largest logit differences from PEFT and Transformers beside their limits; JSON=file
+	@PYTHONPATH=tests/fakes $(BIN)/python benchmarks/parity.py $(if $(JSON),--json $(JSON))
 
 kubectl-parity: setup  ## Compare the embedded API with a real server's recorded answers
 	@$(BIN)/python tests/parity/run.py

@@ -4,81 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import families
 import pytest
 import tiny_models
 import torch
+from families import build
 from loraland_engine.engine import Engine, EngineConfig
 from loraland_engine.sequence import SamplingParams
-from loraland_models import int8
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import (
-    AutoModelForCausalLM,
-    GemmaConfig,
-    LlamaConfig,
-    MistralConfig,
-    PhiConfig,
-    PreTrainedConfig,
-    Qwen2Config,
-    Qwen3Config,
-)
+from peft import PeftModel
 
-SIZES: dict[str, Any] = {
-    "vocab_size": tiny_models.VOCABULARY,
-    "hidden_size": 64,
-    "intermediate_size": 112,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.2,
-    "eos_token_id": tiny_models.EOS_ID,
-    "bos_token_id": 256,
-    "pad_token_id": 258,
-}
-GROUPED = SIZES | {"num_key_value_heads": 2}
-FAMILIES: dict[str, PreTrainedConfig] = {
-    "llama": LlamaConfig(**GROUPED, tie_word_embeddings=True),
-    "llama-with-biases": LlamaConfig(**GROUPED, attention_bias=True, mlp_bias=True),
-    "llama-3-rope": LlamaConfig(
-        **GROUPED,
-        rope_parameters={
-            "rope_type": "llama3",
-            "rope_theta": 10000.0,
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 64,
-        },
-    ),
-    "mistral": MistralConfig(**GROUPED, head_dim=32, sliding_window=None),
-    "qwen2": Qwen2Config(**GROUPED),
-    "qwen3": Qwen3Config(**GROUPED, head_dim=32),
-    "gemma": GemmaConfig(**GROUPED, head_dim=16),
-    "phi": PhiConfig(**SIZES),
-}
-FUSED = [name for name in FAMILIES if name not in ("gemma", "phi")]
 PROMPTS = [b"a prompt", b"another prompt, longer than a step of this engine", b"x", b"a prompt"]
-
-
-def build(family: str, *, is_int8: bool = False) -> Any:
-    torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(FAMILIES[family]).eval()
-    for parameter in model.parameters():
-        # Norms and biases of a new model are ones and zeros: nothing would show if they were lost.
-        if parameter.dim() == 1:
-            parameter.data.add_(0.1 * torch.randn(parameter.shape))
-    if is_int8:
-        int8.quantize_linears(model)
-    return model
-
-
-def write_adapter(folder: Path, family: str, seed: int, rank: int) -> Path:
-    model = get_peft_model(build(family), LoraConfig(r=rank, target_modules="all-linear"))
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-    model.save_pretrained(str(folder))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +24,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[P
     def folders(family: str) -> list[Path]:
         if family not in made:
             made[family] = [
-                write_adapter(root / f"{family}-{rank}", family, seed=rank, rank=rank)
+                families.write_adapter(root / f"{family}-{rank}", build(family), rank=rank)
                 for rank in (3, 8)
             ]
         return made[family]
@@ -133,7 +68,7 @@ def reference(family: str, folders: list[Path]) -> list[float]:
     return expected
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", families.FAMILIES)
 def test_mixed_batch_scores_as_the_class_and_peft_do(
     family: str, adapters: Callable[[str], list[Path]]
 ) -> None:
@@ -145,16 +80,16 @@ def test_mixed_batch_scores_as_the_class_and_peft_do(
     assert found == pytest.approx(reference(family, folders), abs=2e-4)
 
 
-@pytest.mark.parametrize("family", FUSED)
+@pytest.mark.parametrize("family", families.FUSED)
 def test_fused_pass_over_int8_is_the_class_over_int8(
     family: str, adapters: Callable[[str], list[Path]]
 ) -> None:
     """Without an adapter only the order of sums differs; a rounding step may show it, slightly."""
     folders: list[Path] = []
 
-    fused = scores(build(family, is_int8=True), folders)
+    fused = scores(build(family, "int8"), folders)
 
-    by_class = scores(build(family, is_int8=True), folders, fused=False)
+    by_class = scores(build(family, "int8"), folders, fused=False)
     assert fused == pytest.approx(by_class, rel=0.01)
 
 
@@ -162,7 +97,7 @@ def test_int8_adapters_are_near_the_float_ones(adapters: Callable[[str], list[Pa
     """Quantized A and B over an int8 base: within two percent of PEFT in float32."""
     folders = adapters("llama")
 
-    found = scores(build("llama", is_int8=True), folders)
+    found = scores(build("llama", "int8"), folders)
 
     assert found == pytest.approx(reference("llama", folders), rel=0.02)
 
