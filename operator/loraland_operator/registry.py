@@ -212,7 +212,11 @@ def connect(url: str) -> Registry:
             client_name="loraland-operator",
         )
     except ValueError as error:
-        raise InvalidInput(str(error), field="LORALAND_REDIS_URL") from error
+        # Not the error's own text: it may quote a part of the password.
+        raise InvalidInput(
+            "expected redis://user:password@host:port/number, all of it percent-encoded",
+            field="LORALAND_REDIS_URL",
+        ) from error
     return Registry(client)
 
 

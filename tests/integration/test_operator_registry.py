@@ -128,7 +128,10 @@ async def test_absent_redis_is_unavailable() -> None:
         await records.close()
 
 
-def test_senseless_url_is_named() -> None:
-    """A wrong setting is not a traceback."""
-    with pytest.raises(InvalidInput, match="LORALAND_REDIS_URL"):
-        registry.connect("http://redis")
+@pytest.mark.parametrize("url", ["http://redis", "redis://u:pass/word@redis"], ids=repr)
+def test_senseless_url_is_named(url: str) -> None:
+    """A wrong setting is not a traceback, and nothing of a password is said."""
+    with pytest.raises(InvalidInput, match="LORALAND_REDIS_URL") as caught:
+        registry.connect(url)
+
+    assert "'pass'" not in str(caught.value)

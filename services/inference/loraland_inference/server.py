@@ -65,13 +65,7 @@ class Server:
             max_requests=config.max_running + config.max_queue,
         )
         self._store = Store(config.store)
-        self._redis = redis.asyncio.Redis.from_url(
-            config.redis_url,
-            socket_timeout=REDIS_TIMEOUT_S,
-            socket_connect_timeout=REDIS_TIMEOUT_S,
-            # Replies have one shape for every server from 6.2 on.
-            protocol=2,
-        )
+        self._redis = connect_redis(config.redis_url)
         self._registry = Registry()
         self._disk = DiskTier(self._store, config.adapter_dir)
         self._engine = EngineClient(
@@ -248,6 +242,24 @@ class Server:
             if (tier := self._coordinator.tier(record.digest)) != "absent"
         }
         return Residency(replica=self._config.replica, adapters=held)
+
+
+def connect_redis(url: str) -> redis.asyncio.Redis:
+    """Return a client that gives up on a silent Redis within seconds."""
+    try:
+        return redis.asyncio.Redis.from_url(
+            url,
+            socket_timeout=REDIS_TIMEOUT_S,
+            socket_connect_timeout=REDIS_TIMEOUT_S,
+            # Replies have one shape for every server from 6.2 on.
+            protocol=2,
+        )
+    except ValueError as error:
+        # Not the error's own text: it may quote a part of the password.
+        raise InvalidInput(
+            "expected redis://user:password@host:port/number, all of it percent-encoded",
+            field="LORALAND_REDIS_URL",
+        ) from error
 
 
 def start_metrics_endpoint(config: Config) -> None:
