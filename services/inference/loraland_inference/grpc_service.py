@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +38,7 @@ class _Call:
     started_s: float
     ticket: Ticket
     reply: Reply
+    spend: Callable[[int], None]
 
 
 class InferenceService(inference_pb2_grpc.InferenceServicer):
@@ -156,7 +157,9 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         requests.check_adapter_id(request.adapter)
         with self._state.admitted():
             lease = await self._coordinator.acquire(
-                request.adapter, lambda record: auth.caller().may_use(record.tenants)
+                request.adapter,
+                lambda record: auth.caller().may_use(record.tenants),
+                num_tokens=params["max_tokens"] * params["n"],
             )
             ticket = self._start(lease, context, options, render)
             self._metrics.adapter_load.observe(lease.load_s)
@@ -167,7 +170,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
                     digest=lease.digest,
                     load_s=lease.load_s,
                 )
-                yield _Call(started_s, ticket, reply)
+                yield _Call(started_s, ticket, reply, lease.spend)
                 self._metrics.prompt_tokens.inc(reply.usage.prompt_tokens)
                 self._metrics.output_tokens.inc(reply.usage.completion_tokens)
             finally:
@@ -193,6 +196,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             if is_first:
                 self._metrics.ttft.observe(time.monotonic() - call.started_s)
                 is_first = False
+            call.spend(len(output["token_ids"]))
             yield output
 
     async def _score(self, message: Message, count: int) -> list[inference_pb2.CompletionScore]:

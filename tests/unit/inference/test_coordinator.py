@@ -164,6 +164,42 @@ async def test_busy_adapter_is_drained_when_another_waits_too_long(
     assert (await newcomer).digest == "d0"
 
 
+async def test_adapter_in_steady_use_is_drained_although_its_requests_end_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One slot that is never idle, requests that overlap: the other waits no longer for that."""
+    monkeypatch.setattr("loraland_inference.adapters.coordinator.DRAIN_AFTER_S", 0.05)
+    f = Fixture(num_slots=1)
+    lease = await f.acquire(0)
+    waiting = f.start(1)
+    for _ in range(200):
+        if waiting.done():
+            break
+        following = f.start(0)
+        await asyncio.sleep(0.01)
+        lease.release()
+        lease = await following if following.done() else await waiting
+
+    assert (waiting.done(), lease.digest) == (True, "d1")
+
+
+async def test_lease_tells_its_slot_what_is_left_to_do() -> None:
+    """What is spent and what ends is due no more, however much more it came to."""
+    f = Fixture()
+    acquire = f.coordinator.acquire
+    leases = [await acquire("ns/a0", lambda _: True, num_tokens=n) for n in (10, 5)]
+    slot = f.coordinator.slots.find("d0")
+    assert slot is not None
+
+    leases[0].spend(4)
+    leases[1].spend(9)
+    due = [slot.num_due_tokens]
+    leases[0].release()
+    due.append(slot.num_due_tokens)
+
+    assert due == [6, 0]
+
+
 async def test_failed_load_fails_its_own_requests_only() -> None:
     """Others are not touched, the slot is free again, and the heartbeat tells of it."""
     f = Fixture(num_slots=1)

@@ -48,6 +48,17 @@ def test_victim_is_never_one_that_is_still_loading() -> None:
     assert table.victim() is None
 
 
+def test_drain_chooses_the_artifact_with_the_least_left_to_do() -> None:
+    """Three requests that are nearly done end sooner than one that has just begun."""
+    table = build_table(("many", 1, 3), ("one", 2, 1))
+    for digest, num_tokens in (("many", 9), ("one", 500)):
+        slot = table.find(digest)
+        assert slot is not None
+        slot.num_due_tokens = num_tokens
+
+    assert name(table.start_drain()) == "many"
+
+
 def test_drain_chooses_the_artifact_with_the_fewest_requests_once() -> None:
     """One artifact at a time gives way, and it goes first when it is unused."""
     table = build_table(("a", 1, 3), ("b", 9, 1), ("c", 0, 2))

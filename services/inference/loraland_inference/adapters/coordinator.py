@@ -9,7 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +33,26 @@ class Lease:
     prompt: PromptTemplate | None = None
     load_s: float = 0.0
     priority: int = 0
+    # Tells how many of the tokens that it was acquired for are done.
+    spend: Callable[[int], None] = lambda _: None
     release: Callable[[], None] = lambda: None
+
+
+class _Work:
+    """What one request may still have to do on a slot."""
+
+    def __init__(self, slot: Slot, num_tokens: int) -> None:
+        self._slot = slot
+        self._num_tokens = num_tokens
+        slot.num_due_tokens += num_tokens
+
+    def spend(self, num_tokens: int) -> None:
+        spent = min(num_tokens, self._num_tokens)
+        self._num_tokens -= spent
+        self._slot.num_due_tokens -= spent
+
+    def end(self) -> None:
+        self.spend(self._num_tokens)
 
 
 class _Load:
@@ -66,9 +85,13 @@ class Coordinator:
         # Whoever waits for a slot, longest first.
         self._queue: deque[asyncio.Event] = deque()
 
-    async def acquire(self, adapter_id: str, allowed: Callable[[AdapterRecord], bool]) -> Lease:
+    async def acquire(
+        self, adapter_id: str, allowed: Callable[[AdapterRecord], bool], *, num_tokens: int = 0
+    ) -> Lease:
         """Return a lease on the adapter once it is in a slot. The empty id is the base model.
 
+        ``num_tokens`` is how many the request may come to: whoever has the least left to do is the
+        first to give way when others wait too long.
         Raises ``NotFound``, ``ArtifactInvalid`` for one that is refused, ``Unavailable``.
         """
         if not adapter_id:
@@ -78,12 +101,14 @@ class Coordinator:
         self._check(adapter_id)
         local = await self._local(adapter_id, record)
         slot = await self._slot(local)
+        work = _Work(slot, num_tokens)
         return Lease(
             digest=record.digest,
             prompt=local.prompt,
             load_s=self._clock() - started_s,
             priority=record.priority,
-            release=lambda: self._release(slot),
+            spend=work.spend,
+            release=lambda: self._release(slot, work),
         )
 
     def tier(self, digest: str) -> Literal["slot", "disk", "absent"]:
@@ -209,15 +234,15 @@ class Coordinator:
         turn = asyncio.Event()
         self._queue.append(turn)
         try:
-            waited = False
+            now_s = asyncio.get_running_loop().time
+            drain_s = now_s() + DRAIN_AFTER_S
             while self._queue[0] is not turn or not self._make_room(digest):
                 turn.clear()
-                try:
+                # Whoever gives a reference back wakes us, so that no single wait tells the time.
+                if now_s() >= drain_s and self._queue[0] is turn:
+                    self.slots.start_drain()
+                with suppress(TimeoutError):
                     await asyncio.wait_for(turn.wait(), DRAIN_AFTER_S)
-                except TimeoutError:
-                    if waited and self._queue[0] is turn:
-                        self.slots.start_drain()
-                    waited = True
             yield
         finally:
             self._queue.remove(turn)
@@ -238,7 +263,9 @@ class Coordinator:
         self._engine.unload(slot.digest)
         self._wake()
 
-    def _release(self, slot: Slot) -> None:
+    def _release(self, slot: Slot, work: _Work | None = None) -> None:
+        if work is not None:
+            work.end()
         self.slots.release(slot, self._clock())
         if slot.references == 0 and slot.is_draining and self.slots.find(slot.digest) is slot:
             self._evict(slot)

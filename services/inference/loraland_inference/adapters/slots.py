@@ -12,11 +12,15 @@ DRAIN_AFTER_S = 1.0
 
 @dataclass(eq=False)
 class Slot:
-    """One slot taken by one artifact. ``references`` counts requests that use it or wait for it."""
+    """One slot taken by one artifact. ``references`` counts requests that use it or wait for it.
+
+    ``num_due_tokens`` is what those that run may still come to.
+    """
 
     digest: str
     last_used_s: float
     references: int = 0
+    num_due_tokens: int = 0
     is_loaded: bool = False
     is_draining: bool = False
 
@@ -66,11 +70,13 @@ class SlotTable:
         return min(idle, key=lambda s: (not s.is_draining, s.last_used_s), default=None)
 
     def start_drain(self) -> Slot | None:
-        """Choose the artifact to give way to whoever waits: the one with the fewest requests."""
+        """Choose the artifact to give way to whoever waits: the one with the least left to do."""
         candidates = self._evictable()
         if any(s.is_draining for s in candidates):
             return None
-        slot = min(candidates, key=lambda s: (s.references, s.last_used_s), default=None)
+        slot = min(
+            candidates, key=lambda s: (s.num_due_tokens, s.references, s.last_used_s), default=None
+        )
         if slot is not None:
             slot.is_draining = True
         return slot
