@@ -138,6 +138,12 @@ class Reader(threading.Thread):
                 self._dispatch(message)
             except InvalidInput as error:
                 self._send(refusal(message, error))
+            # Without its reader the engine would hear of no other request.
+            except Exception:
+                log.exception("a %s request cannot be prepared", message["type"])
+                self._send(
+                    refusal(message, InvalidInput("cannot be prepared", reason="Unprepared"))
+                )
         os._exit(0)
 
     def _dispatch(self, message: Message) -> None:
