@@ -59,6 +59,9 @@ class Clock:
 def run(state: Path, *, job: Path | None, json_file: Path | None, keep: bool) -> None:
     """Tell the whole story on a stack of its own; leaves no process behind."""
     place = layout.locate(state)
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        # Said now and not after minutes of work.
+        raise Failure(f"--json: there is no directory {json_file.absolute().parent}; make it first")
     if stacks.is_running(place):
         raise Failure(
             f"a demo runs in {place.state} already; stop it with `loraland down --state {state}`"
