@@ -47,6 +47,7 @@ PRECISIONS = {
     "bf16": ("bf16", "none"),
     "fp16": ("fp16", "none"),
     "nf4": ("float32", "nf4"),
+    "nf4-bf16": ("bf16", "nf4"),
     "int8": ("float32", "int8"),
 }
 EMBEDDED = "smollm2-135m-instruct"

@@ -98,8 +98,10 @@ def _command(
         command += [part for given in arguments.peer_python for part in ("--peer-python", given)]
     if "--engine" not in command and "--grpc" not in command and "--peers" not in command:
         return None
-    if arguments.adapters_dir:
-        command += ["--adapters-dir", str(arguments.adapters_dir)]
+    # Adapters are made once for all pieces; ranks of its own are a matter of the piece.
+    shared = arguments.adapters_dir or target.parent / "adapters"
+    if "--ranks" not in piece.options:
+        command += ["--adapters-dir", str(shared)]
     command += ["--base-model", arguments.base_model, "--precision", precision]
     command += ["--threads", str(arguments.threads), "--repeats", str(arguments.repeats)]
     return [*command, "--name", piece.name, *piece.options.split()]
