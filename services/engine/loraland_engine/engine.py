@@ -16,10 +16,8 @@ from loraland_core.errors import InvalidInput
 
 from loraland_engine import adapter_file, devices, memory
 from loraland_engine.answers import Answers
-from loraland_engine.block_manager import BlockManager
 from loraland_engine.limits import NO_LIMITS, Limits
 from loraland_engine.lora import LoraAdapter
-from loraland_engine.prefix_cache import PrefixCache
 from loraland_engine.prefix_store import PrefixStore
 from loraland_engine.runner import Runner
 from loraland_engine.scheduler import Scheduler
@@ -33,9 +31,6 @@ from loraland_engine.sequence import (
     Sequence,
 )
 from loraland_engine.stats import EngineStats
-
-# Small enough to waste little of a last block, large enough to be worth copying as one.
-BLOCK_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -73,17 +68,22 @@ class Engine:
             num_slots=self.config.num_slots,
             max_tokens=self.config.max_step_tokens,
         )
+        # Before anything is put there.
+        kv_bytes = self.config.kv_memory_bytes or memory.default_bytes(model.device)
         self._runner = Runner(
             model,
             slots=self._slots,
             max_running=self.config.max_running,
+            kv_bytes=kv_bytes,
             context_tokens=self.config.context_tokens,
             fused=self.config.fused,
         )
-        self._blocks, self._prefixes = self._build_blocks()
+        self._blocks, self._prefixes = memory.build_blocks(
+            self._runner.kv, kv_bytes, keeps_prefixes=self.config.prefix_cache
+        )
         self._prefix_store = PrefixStore(self._runner.kv, self._prefixes)
         self._scheduler = Scheduler(
-            max_running=self.config.max_running,
+            max_running=self._runner.kv.num_slots,
             max_step_tokens=self.config.max_step_tokens,
             blocks=self._blocks,
             prefixes=self._prefixes,
@@ -262,22 +262,6 @@ class Engine:
                 self._scheduler.remove(sequence)
             outputs += gained
         return outputs
-
-    def _build_blocks(self) -> tuple[BlockManager, PrefixCache]:
-        """Return the blocks that bound what runs, and those for what is kept."""
-        context_blocks = -(-self.context_tokens // BLOCK_TOKENS)
-        num_blocks, num_cached = memory.divide(
-            self.config.kv_memory_bytes or memory.default_bytes(self._runner.device),
-            block_bytes=BLOCK_TOKENS * self.kv_token_bytes,
-            context_blocks=context_blocks,
-            at_most=context_blocks * self.config.max_running,
-        )
-        return (
-            BlockManager(num_blocks=num_blocks, block_tokens=BLOCK_TOKENS),
-            PrefixCache(
-                num_blocks=num_cached if self.config.prefix_cache else 0, block_tokens=BLOCK_TOKENS
-            ),
-        )
 
     def _check_length(self, token_ids: Items[int], field: str) -> None:
         if not token_ids:

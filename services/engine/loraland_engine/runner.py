@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loraland_engine import attention, linear, llama, lora, paged_attention
+from loraland_engine import attention, linear, llama, lora, memory, paged_attention
 from loraland_engine.kv_memory import KvMemory
 from loraland_engine.scheduler import Chunk
 
@@ -25,6 +25,7 @@ class Runner:
         *,
         slots: lora.AdapterSlots,
         max_running: int,
+        kv_bytes: int,
         context_tokens: int,
         fused: bool = True,
     ) -> None:
@@ -41,12 +42,18 @@ class Runner:
         heads: int = config.num_attention_heads
         dtype = torch.float32 if fuse else model.get_input_embeddings().weight.dtype
         is_paged = not fuse and paged_attention.is_supported(self.device, dtype)
+        num_layers: int = config.num_hidden_layers
+        num_kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        token_bytes = 2 * num_layers * num_kv_heads * head_size * dtype.itemsize
         self.kv = KvMemory(
-            num_layers=config.num_hidden_layers,
-            num_slots=max_running,
-            num_heads=getattr(config, "num_key_value_heads", None) or heads,
+            num_layers=num_layers,
+            num_slots=memory.num_slots(
+                self.device, max_running, kv_bytes, slot_bytes=token_bytes * self._context_tokens
+            ),
+            num_heads=num_kv_heads,
             context_tokens=self._context_tokens,
-            head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            head_size=head_size,
             dtype=dtype,
             device=self.device,
             page_tokens=paged_attention.PAGE_TOKENS if is_paged else 0,

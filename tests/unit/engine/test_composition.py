@@ -9,8 +9,9 @@ import tiny_models
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loraland_core.errors import InvalidInput
-from loraland_engine.engine import BLOCK_TOKENS, Engine, EngineConfig
+from loraland_engine.engine import Engine, EngineConfig
 from loraland_engine.limits import EngineFull, Limits
+from loraland_engine.memory import BLOCK_TOKENS
 from loraland_engine.sequence import Caller, FinishReason, SamplingParams
 
 CONTEXT = 64

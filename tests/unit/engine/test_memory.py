@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from loraland_core.errors import InvalidInput
 from loraland_engine import memory
 
@@ -40,3 +41,13 @@ def test_divide_refuses_memory_that_holds_no_context() -> None:
     """The message says how much one context takes."""
     with pytest.raises(InvalidInput, match="kv_memory_bytes: is 300 bytes; one context alone"):
         memory.divide(300, block_bytes=100, context_blocks=4, at_most=20)
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [("cpu", 16), ("cuda", 7), ("meta", 7)],
+    ids=["page-by-page", "at-once", "any-other"],
+)
+def test_num_slots_is_what_fits_where_memory_is_had_at_once(device: str, expected: int) -> None:
+    """A quarter is left to prefixes; on a CPU blocks are what is counted."""
+    assert memory.num_slots(torch.device(device), 16, 1000, slot_bytes=100) == expected
