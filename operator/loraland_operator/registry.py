@@ -63,9 +63,6 @@ class Registry:
             raise Unavailable(f"the registry of {base_model} is not published yet", retry_after_s=1)
         return shelf.records.get(adapter_id)
 
-    def is_published(self, base_model: str) -> bool:
-        return base_model in self._shelves
-
     async def read_is_intact(self, base_model: str) -> bool:
         """Return whether the publication in Redis is the one that we wrote."""
         shelf = self._shelves.get(base_model)

@@ -27,11 +27,6 @@ def is_true(conditions: list[Condition], type_: str) -> bool:
     return condition is not None and condition.status == "True"
 
 
-def is_false(conditions: list[Condition], type_: str) -> bool:
-    condition = find_condition(conditions, type_)
-    return condition is not None and condition.status == "False"
-
-
 def set_condition(
     conditions: list[Condition],
     type_: str,

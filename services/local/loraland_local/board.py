@@ -19,10 +19,6 @@ class Board:
         self.record = self.record.model_copy(update={"state": state, **changes})
         self._write()
 
-    def set_endpoints(self, **endpoints: str) -> None:
-        self.record = self.record.model_copy(update=endpoints)
-        self._write()
-
     def station(self, name: str) -> Station:
         return next(s for s in self.record.stations if s.name == name)
 

@@ -42,7 +42,6 @@ def test_transition_time_moves_with_the_status() -> None:
 
     assert after[0].last_transition_time == "2026-01-01T00:05:00Z"
     assert conditions.is_true(after, "Ready")
-    assert not conditions.is_false(after, "Ready")
 
 
 def test_other_conditions_keep_their_place() -> None:

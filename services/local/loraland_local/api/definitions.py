@@ -123,10 +123,6 @@ def items(schema: Json) -> Json:
     return found if isinstance(found, dict) else ANYTHING
 
 
-def is_map(schema: Json) -> bool:
-    return "properties" not in schema
-
-
 def is_atomic_map(schema: Json) -> bool:
     return schema.get("x-kubernetes-map-type") == "atomic"
 

@@ -124,9 +124,6 @@ class Store:
         objects = self.shelf(key).objects
         return (objects[name] for name in self.names(key, namespace))
 
-    def keys_with_objects(self) -> list[Key]:
-        return [key for key, shelf in self._shelves.items() if shelf.objects]
-
     def _write(self, statement: str, values: tuple[Any, ...], version: int) -> None:
         """Run one statement and count the version up, both or neither."""
         try:
