@@ -6,6 +6,9 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from loraland_core.errors import InvalidInput
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _STANDARD = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 # Libraries that say every request aloud.
 _QUIET = ("botocore", "boto3", "urllib3", "s3transfer", "httpx", "aiohttp.access", "filelock")
@@ -29,7 +32,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(*, level: str = "INFO", as_json: bool = False) -> None:
-    """Send all logs to standard error in one format; call once, in ``main``."""
+    """Send all logs to standard error in one format; call once, in ``main``.
+
+    Raises ``InvalidInput`` for a level that does not exist.
+    """
+    if level.upper() not in LEVELS:
+        raise InvalidInput(
+            f"is {level!r}; expected one of {', '.join(LEVELS)}", field="LORALAND_LOG_LEVEL"
+        )
     handler = logging.StreamHandler(sys.stderr)
     if as_json:
         handler.setFormatter(JsonFormatter())

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loraland_core import jobspec, paths
+from loraland_core.errors import InvalidInput
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,19 @@ class Config:
             cache_dir=paths.cache_dir(),
             termination_log=paths.termination_log(),
             host=environment.get("POD_IP") or "0.0.0.0",  # noqa: S104 -- a pod's own network
-            port=int(environment.get("LORALAND_PROGRESS_PORT") or jobspec.PROGRESS_PORT),
+            port=_port(environment, "LORALAND_PROGRESS_PORT", jobspec.PROGRESS_PORT),
             log_level=environment.get("LORALAND_LOG_LEVEL", "INFO"),
             log_as_json=environment.get("LORALAND_LOG_FORMAT") == "json",
             dataset_credentials=_dataset_credentials(environment),
             hub_token=environment.get("HF_TOKEN") or None,
         )
+
+
+def _port(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name) or str(default)
+    if not text.isdecimal() or int(text) > 65535:
+        raise InvalidInput(f"is {text!r}; expected a port", field=name, reason="InvalidJob")
+    return int(text)
 
 
 def _dataset_credentials(environment: Mapping[str, str]) -> dict[str, str]:

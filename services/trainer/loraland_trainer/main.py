@@ -8,7 +8,7 @@ import logging
 import os
 from pathlib import Path
 
-from loraland_core import artifacts, jobspec, logs
+from loraland_core import artifacts, jobspec, logs, paths
 from loraland_core.errors import InvalidInput, LoraLandError, Unavailable
 from loraland_core.jobspec import ExitCode, JobSpec, TerminationMessage
 from loraland_core.store import Store
@@ -23,8 +23,12 @@ log = logging.getLogger(__name__)
 
 def main() -> int:
     """Run the job of this pod; return the exit code."""
-    config = Config.from_environment(os.environ)
-    logs.configure(level=config.log_level, as_json=config.log_as_json)
+    try:
+        config = Config.from_environment(os.environ)
+        logs.configure(level=config.log_level, as_json=config.log_as_json)
+    except InvalidInput as error:
+        # A job's author may have set it, and trying again does not help.
+        return report_failure(error, paths.termination_log())
     noise.hush()
     terminator = Terminator()
     terminator.install()
