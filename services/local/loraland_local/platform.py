@@ -1,6 +1,6 @@
 """The platform as Kubernetes objects: what ``loraland up`` applies. Pure, no I/O.
 
-The same objects as the chart's, with the laptop's values; nothing in them knows that it is a laptop.
+Nothing in them knows that it is a laptop: they could be applied to any cluster that has the images.
 """
 
 import dataclasses
