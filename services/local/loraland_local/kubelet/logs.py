@@ -7,6 +7,7 @@ too long or is not finished. The only reader and writer of these files.
 import asyncio
 import dataclasses
 import datetime as dt
+import glob
 import pathlib
 from collections.abc import AsyncIterator, Iterator
 from typing import IO
@@ -105,8 +106,11 @@ class LogStore:
 
     def find(self, namespace: str, pod: str, container: str, *, previous: bool) -> pathlib.Path:
         """Return the file of the newest attempt, or the one before; ``FileNotFoundError``."""
+        if any("/" in part or part in {"", ".", ".."} for part in (namespace, pod, container)):
+            raise FileNotFoundError(f"{namespace}/{pod}/{container} names no container")
         directories = sorted(
-            self._root.glob(f"{namespace}_{pod}_*"), key=lambda found: found.stat().st_mtime
+            self._root.glob(glob.escape(f"{namespace}_{pod}_") + "*"),
+            key=lambda found: found.stat().st_mtime,
         )
         if not directories:
             raise FileNotFoundError(f"pod {namespace}/{pod} has no logs on this node")

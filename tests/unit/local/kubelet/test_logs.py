@@ -83,6 +83,20 @@ def test_missing_log_is_named(tmp_path: pathlib.Path) -> None:
         store.find("n", "other", "c", previous=False)
 
 
+@pytest.mark.parametrize(
+    "named",
+    [("n", "*", "c"), ("n", "p", "../n_p_uid/c"), ("..", "p", "c"), ("n", "p", "")],
+    ids=["pattern", "path", "parent", "empty"],
+)
+def test_only_names_find_logs(tmp_path: pathlib.Path, named: tuple[str, str, str]) -> None:
+    """What comes from a URL is a name, and neither a pattern nor a path."""
+    store = LogStore(tmp_path)
+    write(store, b"x\n")
+
+    with pytest.raises(FileNotFoundError):
+        store.find(*named, previous=False)
+
+
 def test_tail_text_is_the_end_of_the_log(tmp_path: pathlib.Path) -> None:
     """A termination message from the log has its last lines, and no more bytes than allowed."""
     path = write(LogStore(tmp_path), b"".join(b"line %d\n" % number for number in range(100)))
