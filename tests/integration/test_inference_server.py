@@ -296,14 +296,13 @@ async def test_more_adapters_than_slots_all_answer(world: World) -> None:
 
 async def test_engine_that_dies_fails_its_requests_and_is_started_again(world: World) -> None:
     """Kill -9: requests in flight are UNAVAILABLE, later ones are answered."""
+    engine = world.replica.engine_pid()
     async with world.replica.client(max_attempts=1) as client:
-        running = asyncio.create_task(
-            client.generate(prompt="hello", adapter="default/one", **LONG)
-        )
-        await asyncio.sleep(0.1)
-        os.kill(world.replica.engine_pid(), signal.SIGKILL)
+        stream = client.stream(prompt="hello", adapter="default/one", **LONG)
+        await anext(stream)
+        os.kill(engine, signal.SIGKILL)
         with pytest.raises(CallFailed) as caught:
-            await running
+            _ = [piece async for piece in stream]
     async with world.replica.client(max_attempts=30) as client:
         after = await client.generate(prompt="hello", adapter="default/one", **SHORT)
 
