@@ -16,9 +16,10 @@ from torch import Tensor
 from loraland_engine import adjustments
 from loraland_engine.sequence import SamplingParams, Sequence, TokenLogprob
 
-# Looked at first when the probabilities decide how many tokens stay; a flat row looks at more.
-_FIRST_CANDIDATES = 256
-_GROWTH = 16
+# Looked at when the probabilities decide how many tokens stay; a flatter row looks at all of them.
+_CANDIDATES = 256
+# Half of a float32's bits tell it from others by less than one percent.
+_BIN_BITS = 16
 # Below about this the division overflows; such a row is greedy for every purpose.
 _MIN_TEMPERATURE = 1e-4
 
@@ -49,18 +50,16 @@ def _draw(logits_RV: Tensor, sequences: list[Sequence]) -> list[int]:
     groups: dict[int, list[int]] = defaultdict(list)
     for row, p in enumerate(params):
         groups[_num_candidates(p, size)].append(row)
-    while groups:
-        count, rows = groups.popitem()
-        subset = scaled_RV if len(rows) == len(params) else scaled_RV[rows]
+    for count, rows in groups.items():
+        subset_RV = scaled_RV if len(rows) == len(params) else scaled_RV[rows]
         if count == 0:
-            found: list[int | None] = list(_draw_from_all(subset, uniform_R[rows]))
+            found: list[int | None] = list(_draw_from_all(subset_RV, uniform_R[rows]))
         else:
-            found = _draw_filtered(subset, uniform_R[rows], [params[r] for r in rows], count)
+            found = _draw_filtered(subset_RV, uniform_R[rows], [params[r] for r in rows], count)
         for row, token in zip(rows, found, strict=True):
             if token is None:
-                groups[min(size, count * _GROWTH)].append(row)
-            else:
-                tokens[row] = token
+                token = _draw_flat(scaled_RV[row], uniform_R[row], params[row])  # noqa: PLW2901
+            tokens[row] = token
     return tokens
 
 
@@ -70,7 +69,7 @@ def _num_candidates(params: SamplingParams, size: int) -> int:
         # Powers of two, so that rows of about the same top_k share a call.
         return min(size, 1 << (params.top_k - 1).bit_length())
     if params.top_p < 1 or params.min_p > 0:
-        return min(size, _FIRST_CANDIDATES)
+        return min(size, _CANDIDATES)
     return 0
 
 
@@ -107,6 +106,31 @@ def _draw_filtered(
         for kept, p in zip(kept_R1[:, 0].tolist(), params, strict=True)
     ]
     return [None if more else int(t) for t, more in zip(chosen, is_open, strict=True)]
+
+
+def _draw_flat(scaled_V: Tensor, uniform: Tensor, params: SamplingParams) -> int:
+    """Return the token of a row whose cut lies beyond the candidates.
+
+    The same as by sorting the whole vocabulary, but sorted are only the tokens about the cut:
+    positive floats are in the order of their bits, so a histogram over half of them finds it.
+    """
+    p_V = scaled_V.softmax(dim=-1)
+    share = params.top_p if params.top_p < 1 else torch.inf
+    bin_V = (p_V.view(torch.int32) >> _BIN_BITS).long()
+    masses = torch.zeros(int(bin_V.max()) + 2, device=p_V.device).scatter_add_(0, bin_V, p_V)
+    above = masses.flip(0).cumsum(0).flip(0)
+    reaching = (above >= share).nonzero()
+    keep_V = p_V >= params.min_p * p_V.max()
+    if len(reaching):
+        cut = int(reaching[-1])
+        inside = (bin_V == cut).nonzero()[:, 0]
+        inside = inside[p_V[inside].argsort(descending=True, stable=True)]
+        before = above[cut + 1] + p_V[inside].cumsum(0) - p_V[inside]
+        stays_V = bin_V > cut
+        stays_V[inside[before < share]] = True
+        keep_V &= stays_V
+    cumulative_RV = p_V.where(keep_V, 0.0).cumsum(0)[None]
+    return int(_invert(cumulative_RV, cumulative_RV[:, -1], uniform[None]))
 
 
 def _invert(cumulative_RC: Tensor, total_R: Tensor, uniform_R: Tensor) -> Tensor:

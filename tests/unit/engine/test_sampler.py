@@ -93,6 +93,22 @@ def test_filters_agree_with_their_definitions_in_a_large_vocabulary(seed: int) -
 
 
 @pytest.mark.parametrize(
+    "params", [{"top_p": 0.6}, {"min_p": 0.97}, {"top_p": 0.9, "min_p": 0.9}],
+    ids=["top-p", "min-p", "both"],
+)  # fmt: skip
+def test_flat_rows_draw_every_token_that_stays_and_no_other(params: dict[str, Any]) -> None:
+    """Where hundreds of tokens stay, the cut is found without sorting, at the same token."""
+    torch.manual_seed(1)
+    logits = 0.05 * torch.randn(500)
+    rows = [build_sequence(temperature=1.0, seed=i, **params) for i in range(200)]
+    expected = allowed(logits, rows[0].params)
+
+    found = {c.token_id for _ in range(30) for c in sample(logits.expand(200, -1), rows)}
+
+    assert found == expected
+
+
+@pytest.mark.parametrize(
     "params", [{}, {"top_k": 5}, {"top_p": 0.9999999}, {"min_p": 1e-9}],
     ids=["all", "top-k", "top-p", "min-p"],
 )  # fmt: skip
