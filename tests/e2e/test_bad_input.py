@@ -84,13 +84,23 @@ FAILED: list[Any] = [
         id="missing-bucket",
     ),
     pytest.param(
-        lambda job: s3_rows(job, "rows/absent.jsonl"), (None, "rows/absent.jsonl"), id="missing-key"
+        lambda job: s3_rows(job, "rows/absent.jsonl"),
+        ("DatasetNotFound", "rows/absent.jsonl"),
+        id="missing-key",
     ),
-    pytest.param(lambda job: s3_rows(job, "rows/empty.jsonl"), (None, "empty"), id="empty-file"),
-    pytest.param(lambda job: s3_rows(job, "rows/broken.jsonl"), (None, "2"), id="row-not-json"),
+    pytest.param(
+        lambda job: s3_rows(job, "rows/empty.jsonl"),
+        ("EmptyDataset", "empty.jsonl: holds no rows"),
+        id="empty-file",
+    ),
+    pytest.param(
+        lambda job: s3_rows(job, "rows/broken.jsonl"),
+        ("InvalidRow", "row 2 is not JSON"),
+        id="row-not-json",
+    ),
     pytest.param(
         lambda job: with_value(job, "{absent}\n", "spec", "dataset", "prompt"),
-        (None, "absent"),
+        ("ColumnMissing", "no column 'absent'"),
         id="template-names-an-absent-column",
     ),
 ]
@@ -134,7 +144,7 @@ def test_job_fails_once_and_says_why(
     land: Land,
     request: pytest.FixtureRequest,
     spoil: Callable[[Job], Job],
-    expected: tuple[str | None, str],
+    expected: tuple[str, str],
 ) -> None:
     """A condition has reason and message, and the job is not tried again."""
     name = request.node.callspec.id
@@ -146,5 +156,5 @@ def test_job_fails_once_and_says_why(
     failed = condition(job, "Succeeded")
     reason, words = expected
 
-    assert (reason in (None, failed["reason"]), words in failed["message"]) == (True, True), failed
+    assert (failed["reason"], words in failed["message"]) == (reason, True), failed
     assert len(pods.stdout.split()) <= 1
