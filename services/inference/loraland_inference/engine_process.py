@@ -27,10 +27,10 @@ from loraland_engine.engine import Engine, EngineConfig
 from loraland_engine.grammar import GrammarCompiler
 from loraland_engine.limits import EngineFull, Limits
 from loraland_engine.lora import LoraAdapter
-from loraland_engine.sequence import Caller, Output
+from loraland_engine.sequence import Caller
 from loraland_models import sources, weights
 
-from loraland_inference import messages
+from loraland_inference import messages, preparation
 from loraland_inference.messages import Message
 from loraland_inference.preparation import Prepared, Preparer
 
@@ -63,7 +63,7 @@ class EngineLoop:
             self.send(
                 {
                     "type": "step",
-                    "outputs": [_output(o) for o in outputs],
+                    "outputs": [preparation.describe(o) for o in outputs],
                     "stats": asdict(self._engine.stats()),
                 }
             )
@@ -275,29 +275,6 @@ def _claim_standard_output() -> Callable[[Message], None]:
             pipe.flush()
 
     return send
-
-
-def _output(output: Output) -> Message:
-    message: Message = {
-        "id": output.request_id,
-        "index": output.index,
-        "text": output.text,
-        "token_ids": output.token_ids,
-    }
-    if output.logprobs:
-        message["logprobs"] = [asdict(p) for p in output.logprobs]
-    if output.finish_reason is not None:
-        message |= {
-            "finish": output.finish_reason.value,
-            "error": output.error,
-            "num_prompt_tokens": output.num_prompt_tokens,
-            "num_output_tokens": output.num_output_tokens,
-            "num_cached_tokens": output.num_cached_tokens,
-            "queue_s": output.timings.queue_s,
-            "prefill_s": output.timings.prefill_s,
-            "decode_s": output.timings.decode_s,
-        }
-    return message
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""From a message to what the engine takes: token ids, and the form that an answer must have. No I/O.
+"""Between messages and what the engine takes and gives. No I/O.
 
-Done by the thread that reads messages, so that the step loop need not.
+Requests are prepared (token ids, the form that an answer must have) by the thread that reads
+messages, so that the step loop need not.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from loraland_engine.grammar import Grammar, GrammarCompiler, GrammarConstraint
-from loraland_engine.sequence import SamplingParams
+from loraland_engine.sequence import Output, SamplingParams
 from loraland_models import encoding
 
 from loraland_inference import messages
@@ -65,3 +66,27 @@ def build_params(options: Message) -> SamplingParams:
         "logit_bias": tuple((token_id, value) for token_id, value in options["logit_bias"]),
     }
     return SamplingParams(**options | changed)
+
+
+def describe(output: Output) -> Message:
+    """Return an output as the front reads it."""
+    message: Message = {
+        "id": output.request_id,
+        "index": output.index,
+        "text": output.text,
+        "token_ids": output.token_ids,
+    }
+    if output.logprobs:
+        message["logprobs"] = [asdict(p) for p in output.logprobs]
+    if output.finish_reason is not None:
+        message |= {
+            "finish": output.finish_reason.value,
+            "error": output.error,
+            "num_prompt_tokens": output.num_prompt_tokens,
+            "num_output_tokens": output.num_output_tokens,
+            "num_cached_tokens": output.num_cached_tokens,
+            "queue_s": output.timings.queue_s,
+            "prefill_s": output.timings.prefill_s,
+            "decode_s": output.timings.decode_s,
+        }
+    return message
