@@ -21,7 +21,7 @@ from loraland_client import CallFailed
 from loraland_core import artifacts, keys
 from loraland_core.rpc import admin_pb2, admin_pb2_grpc
 from loraland_core.store import Store, StoreConfig
-from replicas import ADMIN_TOKEN, OTHER_TOKEN, Land, Replica
+from replicas import ADMIN_TOKEN, OTHER_TOKEN, TOKEN, Land, Replica
 from waiting import until, wait_for
 
 Code = grpc.StatusCode
@@ -118,6 +118,18 @@ async def test_stream_gives_the_same_answer_in_pieces(world: World) -> None:
     assert "".join(p.text for p in pieces) == whole.text
     assert [t for p in pieces for t in p.token_ids] == list(whole.token_ids)
     assert [p.finish_reason for p in pieces] == [""] * 7 + ["length"]
+
+
+async def test_prompt_is_found_again_by_its_own_tenant_alone(world: World) -> None:
+    """The same tokens, of the base model: the caller's usage says what was not computed."""
+    prompt = "a prompt of more than three blocks, and of forty-eight bytes"
+    found = []
+    for token in (TOKEN, TOKEN, OTHER_TOKEN):
+        async with world.replica.client(token) as client:
+            found.append(await client.generate(prompt=prompt, **SHORT))
+
+    assert [c.cached_prompt_tokens for c in found] == [0, 48, 0]
+    assert len({c.token_ids for c in found}) == 1
 
 
 async def test_inputs_of_every_kind_reach_the_model(world: World) -> None:
