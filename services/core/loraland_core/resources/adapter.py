@@ -91,7 +91,10 @@ class AdapterSpec(Model):
     base_model: Label = Field(description="A base model of the catalogue, by name.")
     pinned: bool = Field(default=False, description="Keep it in a slot of every replica.")
     priority: int = Field(
-        default=0, ge=-1000, le=1000, description="Higher stays longer in the cache."
+        default=0,
+        ge=-1000,
+        le=1000,
+        description="Higher goes first: into slots, and when many wait.",
     )
     prefetch: bool = Field(default=False, description="Bring it to every replica beforehand.")
     enabled: bool = Field(default=True, description="False stops serving and keeps the files.")
