@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -175,7 +176,13 @@ class EngineClient:
 
     async def _run_once(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=PIPE, stdout=PIPE, limit=messages.MAX_LINE_BYTES
+            *self._command,
+            stdin=PIPE,
+            stdout=PIPE,
+            limit=messages.MAX_LINE_BYTES,
+            # Threads that spin while they wait for each other stand still together as soon as
+            # anything else wants their cores: a step then takes ten times as long.
+            env={"OMP_WAIT_POLICY": "passive", **os.environ},
         )
         self._last_heard_s = time.monotonic()
         watchdog = asyncio.create_task(self._watch(self._process))
