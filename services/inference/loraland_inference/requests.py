@@ -18,8 +18,10 @@ MAX_PROMPT_BYTES = 512 * 1024
 MAX_MESSAGES = 256
 MAX_FIELDS = 64
 MAX_COMPLETIONS = 64
+# Of all completions together.
+MAX_COMPLETIONS_BYTES = 256 * 1024
 MAX_ID_LENGTH = 128
-# What a gRPC message may measure; above every limit on its parts.
+# What a gRPC message may measure; above the sum of the limits on its texts.
 MAX_MESSAGE_BYTES = 1024 * 1024
 
 _ADAPTER_ID = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/[a-z]([-a-z0-9]{0,48}[a-z0-9])?")
@@ -75,7 +77,12 @@ def check_completions(completions: list[str]) -> list[str]:
     for index, text in enumerate(completions):
         if not text:
             raise InvalidInput("is empty", field=f"completions[{index}]")
-        _bounded(text, f"completions[{index}]")
+    num_bytes = sum(len(text.encode()) for text in completions)
+    if num_bytes > MAX_COMPLETIONS_BYTES:
+        raise InvalidInput(
+            f"have {num_bytes} bytes together, more than {MAX_COMPLETIONS_BYTES}; send fewer at once",
+            field="completions",
+        )
     return completions
 
 

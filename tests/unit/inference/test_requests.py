@@ -91,6 +91,7 @@ def test_fields_are_refused_when_there_is_no_template(template: PromptTemplate |
         (lambda: requests.check_request_id("x" * 129), "request_id"),
         (lambda: requests.check_completions([]), "completions"),
         (lambda: requests.check_completions(["a", ""]), "completions[1]"),
+        (lambda: requests.check_completions(["a" * 5000] * 64), "completions"),
     ],
     ids=[
         "adapter",
@@ -99,6 +100,7 @@ def test_fields_are_refused_when_there_is_no_template(template: PromptTemplate |
         "request-id",
         "no-completions",
         "empty-completion",
+        "long-completions",
     ],
 )
 def test_identifiers_are_refused_with_their_field(check: Callable[[], Any], field: str) -> None:
@@ -107,3 +109,17 @@ def test_identifiers_are_refused_with_their_field(check: Callable[[], Any], fiel
         check()
 
     assert caught.value.field == field
+
+
+def test_largest_scoring_fits_a_message() -> None:
+    """What the limits on its parts allow, gRPC does not refuse for its size."""
+    size = requests.MAX_COMPLETIONS_BYTES // requests.MAX_COMPLETIONS
+    given = pb.ScoreRequest(
+        input=pb.Input(prompt="x" * requests.MAX_PROMPT_BYTES),
+        completions=["y" * size] * requests.MAX_COMPLETIONS,
+        request_id="z" * requests.MAX_ID_LENGTH,
+    )
+    requests.check_input(given.input, LIMITS)
+    requests.check_completions(list(given.completions))
+
+    assert given.ByteSize() < requests.MAX_MESSAGE_BYTES
