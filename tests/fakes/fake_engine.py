@@ -1,7 +1,9 @@
 """An engine process without a model: speaks the pipe's language, and fails in every way on demand.
 
 What a request does is its prompt: ``words`` echoes, ``crash`` and ``hang`` do that, ``refuse`` is
-refused, ``full`` meets a full queue, ``wait`` answers nothing until it is cancelled.
+refused, ``full`` meets a full queue, ``broken`` is refused for a mistake of the engine's, ``wait``
+answers nothing until it is cancelled. A tokenization or a load whose name is ``stuck`` gets no answer
+while all else does.
 """
 
 import json
@@ -37,6 +39,8 @@ def generate(message: dict[str, Any]) -> None:
             send(type="refused", id=message["id"], message="no", field="input", reason="X")
         case "full":
             send(type="refused", id=message["id"], message="no", field="", reason="EngineFull")
+        case "broken":
+            send(type="refused", id=message["id"], message="", field="", reason="Internal")
         case "wait":
             send(type="step", outputs=[])
         case _:
@@ -56,6 +60,10 @@ def main() -> None:
                 generate(message)
             case "cancel":
                 end(message["id"], "cancelled")
+            case "tokenize" if message["input"]["text"] == "stuck":
+                pass
+            case "load" if message["folder"] == "stuck":
+                pass
             case "tokenize":
                 send(type="tokens", id=message["id"], token_ids=[1, 2])
             case "load" if "bad" in message["folder"]:

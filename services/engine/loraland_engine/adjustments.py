@@ -68,7 +68,7 @@ def _penalize(logits_RV: Tensor, sequences: Rows[Sequence]) -> None:
 
 
 def _mask(logits_RV: Tensor, sequences: Rows[Sequence]) -> None:
-    masks = [(row, s.constraint.mask()) for row, s in enumerate(sequences) if s.constraint]
+    masks = [(row, mask) for row, s in enumerate(sequences) if (mask := _build_mask(s))]
     if not masks:
         return
     rows = [row for row, _ in masks]
@@ -80,3 +80,14 @@ def _mask(logits_RV: Tensor, sequences: Rows[Sequence]) -> None:
     forbidden[:, : bits.shape[1]] = bits[:, :size] == 0
     forbidden_RV = torch.from_numpy(forbidden).to(logits_RV.device)
     logits_RV[rows] = logits_RV[rows].masked_fill(forbidden_RV, -torch.inf)
+
+
+def _build_mask(sequence: Sequence) -> bytes | None:
+    """Return what a row's form allows; one that raises marks its sequence, and no other."""
+    if sequence.constraint is None:
+        return None
+    try:
+        return sequence.constraint.mask()
+    except Exception as error:
+        sequence.failure = error
+        return None

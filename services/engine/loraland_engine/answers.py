@@ -29,12 +29,16 @@ class Answers:
         self._detokenizers: dict[str, Detokenizer] = {}
         self._live: dict[str, list[str]] = defaultdict(list)
 
-    def begin(self, sequence: Sequence) -> None:
+    def build_detokenizer(self, sequence: Sequence) -> Detokenizer | None:
+        """Return what turns its output into text; None if nothing is generated."""
+        if sequence.score_from is not None:
+            return None
+        return Detokenizer(self._tokenizer, sequence.token_ids, sequence.params.stop)
+
+    def begin(self, sequence: Sequence, detokenizer: Detokenizer | None) -> None:
         self._live[sequence.owner_id].append(sequence.request_id)
-        if sequence.score_from is None:
-            self._detokenizers[sequence.request_id] = Detokenizer(
-                self._tokenizer, sequence.token_ids, sequence.params.stop
-            )
+        if detokenizer is not None:
+            self._detokenizers[sequence.request_id] = detokenizer
 
     def live(self, owner_id: str) -> list[str]:
         """Return the ids of a request's sequences that have not ended."""
@@ -55,7 +59,7 @@ class Answers:
         if sampled:
             rows = torch.cat([logits[s.request_id] for s in sampled])
             choices = sampler.sample(rows, sampled)
-            outputs += [self._accept(s, c) for s, c in zip(sampled, choices, strict=True)]
+            outputs += [self._gain(s, c) for s, c in zip(sampled, choices, strict=True)]
         return outputs
 
     def end(
@@ -66,16 +70,18 @@ class Answers:
         text: str = "",
         choice: TokenLogprob | None = None,
         error: str = "",
+        failure: Exception | None = None,
     ) -> Output:
         """Report a sequence's end, with the text that was held back."""
         assert not sequence.has_ended, sequence.request_id
-        sequence.has_ended = True
         detokenizer = self._detokenizers.pop(sequence.request_id, None)
+        text += detokenizer.flush() if detokenizer else ""
+        sequence.has_ended = True
         live = self._live[sequence.owner_id]
         live.remove(sequence.request_id)
         if not live:
             del self._live[sequence.owner_id]
-        output = _output(sequence, text + (detokenizer.flush() if detokenizer else ""), choice)
+        output = _output(sequence, text, choice)
         if sequence.score_from is not None:
             output["logprobs"] = tuple(p for _, p in sorted(sequence.scores.items()))
         return Output(
@@ -86,7 +92,18 @@ class Answers:
             num_cached_tokens=sequence.num_cached,
             timings=sequence.timings(self._clock()),
             error=error,
+            failure=failure,
         )
+
+    def _gain(self, sequence: Sequence, choice: TokenLogprob) -> Output:
+        """Return what a token adds; a form or a text that raises ends its own completion alone."""
+        try:
+            if sequence.failure is not None:
+                raise sequence.failure
+            return self._accept(sequence, choice)
+        except Exception as error:
+            self._detokenizers.pop(sequence.request_id, None)
+            return self.end(sequence, FinishReason.FAILED, failure=error)
 
     def _accept(self, sequence: Sequence, choice: TokenLogprob) -> Output:
         """Append a chosen token and decide whether it is the last."""

@@ -230,10 +230,11 @@ class Engine:
         return build
 
     def _begin(self, sequences: Iterable[Sequence]) -> None:
-        begun = list(sequences)
-        self._scheduler.add(*begun)
-        for sequence in begun:
-            self._answers.begin(sequence)
+        # Whatever may raise comes before the first trace of the request.
+        begun = [(s, self._answers.build_detokenizer(s)) for s in sequences]
+        self._scheduler.add(*(sequence for sequence, _ in begun))
+        for sequence, detokenizer in begun:
+            self._answers.begin(sequence, detokenizer)
 
     def cancel(self, request_id: str) -> None:
         """End a request's completions with the next step; one that has ended is no error."""

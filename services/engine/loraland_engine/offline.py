@@ -57,6 +57,8 @@ def _run(
     reasons: dict[int, FinishReason] = {}
     while engine.has_work():
         for output in engine.step():
+            if output.failure is not None:
+                raise output.failure
             index = int(output.request_id)
             texts[index] += output.text
             token_ids[index] += output.token_ids

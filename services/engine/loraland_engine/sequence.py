@@ -23,6 +23,8 @@ class FinishReason(StrEnum):
     DEADLINE = "deadline"
     # What it asked for turned out to be impossible; the output's ``error`` says why.
     REFUSED = "refused"
+    # Something raised that should not; the output's ``failure`` is what.
+    FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,8 @@ class Output:
     # Of the chosen tokens where they were asked for; of a scored completion, all at once.
     logprobs: tuple[TokenLogprob, ...] = ()
     error: str = ""
+    # For a log, not for the caller.
+    failure: Exception | None = None
 
     @property
     def logprob(self) -> float:
@@ -160,6 +164,8 @@ class Sequence:
     owner_id: str = ""
     index: int = 0
     constraint: Constraint | None = None
+    # What its constraint raised in this step.
+    failure: Exception | None = None
     # Who is charged for it.
     account: str = ""
     caller: Caller = NOBODY

@@ -5,13 +5,13 @@ in its slots is gone, which ``on_down`` tells.
 """
 
 import asyncio
-import itertools
 import json
 import logging
 import os
 import signal
 import sys
 import time
+import uuid
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +21,8 @@ from typing import Any
 from loraland_core.errors import ArtifactInvalid, InvalidInput, LoraLandError, Unavailable
 
 from loraland_inference import messages
-from loraland_inference.failures import QueueFull
+from loraland_inference.commands import Commands
+from loraland_inference.failures import InternalFault, QueueFull
 from loraland_inference.messages import Message, Output
 
 log = logging.getLogger("loraland.engine")
@@ -90,8 +91,7 @@ class EngineClient:
         self._stats: dict[str, int] = {}
         self._process: Process | None = None
         self._tickets: dict[str, Ticket] = {}
-        self._waiting: dict[str, asyncio.Future[Message]] = {}
-        self._ids = itertools.count()
+        self._commands = Commands(time.monotonic)
         self._last_heard_s = 0.0
 
     @property
@@ -112,7 +112,8 @@ class EngineClient:
         self, request: Message, *, on_end: Callable[[], None], num_completions: int = 1
     ) -> Ticket:
         """Send a ``generate`` or ``score`` message; its id is chosen here."""
-        ticket = Ticket(f"r{next(self._ids)}", num_completions, on_end=on_end)
+        # Found in no other replica's log.
+        ticket = Ticket(uuid.uuid4().hex, num_completions, on_end=on_end)
         try:
             self._send(request | {"id": ticket.id})
         except Unavailable:
@@ -130,7 +131,7 @@ class EngineClient:
                 self._send({"type": "cancel", "id": ticket.id})
 
     async def tokenize(self, given: messages.Input) -> list[int]:
-        id_ = f"t{next(self._ids)}"
+        id_ = uuid.uuid4().hex
         reply = await self._ask(id_, {"type": "tokenize", "id": id_, "input": given})
         return [int(i) for i in reply["token_ids"]]
 
@@ -143,13 +144,8 @@ class EngineClient:
             self._send({"type": "unload", "digest": digest})
 
     async def _ask(self, key: str, message: Message) -> Message:
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._waiting[key] = future
-        try:
-            self._send(message)
-            return await future
-        finally:
-            self._waiting.pop(key, None)
+        self._send(message)
+        return await self._commands.ask(message["type"], key)
 
     def _send(self, message: Message) -> None:
         process = self._process
@@ -195,13 +191,12 @@ class EngineClient:
             watchdog.cancel()
 
     async def _watch(self, process: Process) -> None:
-        """Kill an engine that has work and makes no step; its end is noticed by ``_run_once``."""
+        """Kill an engine that has work and does none of it; ``_run_once`` notices its end."""
         while True:
             await asyncio.sleep(CHECK_EVERY_S)
-            is_busy = bool(self._tickets) or not self.is_ready
             limit_s = self._step_limit_s if self.is_ready else self._start_limit_s
-            silent_s = time.monotonic() - self._last_heard_s
-            if is_busy and silent_s > limit_s:
+            silent_s = self._silence_s()
+            if silent_s > limit_s:
                 log.error("the engine has been silent for %.0f s; its stacks follow", silent_s)
                 self.is_ready = False
                 with suppress(ProcessLookupError):
@@ -209,6 +204,13 @@ class EngineClient:
                     await asyncio.sleep(DUMP_S)
                     process.kill()
                 return
+
+    def _silence_s(self) -> float:
+        """Return for how long something that the engine should do has not been heard of."""
+        is_busy = bool(self._tickets) or not self.is_ready
+        step_s = time.monotonic() - self._last_heard_s if is_busy else 0.0
+        # Its steps go on while the thread that reads adapters or prompts hangs.
+        return max(step_s, self._commands.silence_s())
 
     async def _stop(self) -> None:
         """End the process and answer everything that waited for it."""
@@ -224,9 +226,7 @@ class EngineClient:
         for ticket in tickets.values():
             ticket.outputs.put_nowait(error)
             ticket.end()
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(error)
+        self._commands.fail(error)
 
     # What it says.
 
@@ -239,14 +239,14 @@ class EngineClient:
             case "refused":
                 self._refuse(message)
             case "loaded":
-                self._answer(message["digest"], message)
+                self._commands.answer(message["digest"], message)
             case "load-failed":
-                self._answer(
+                self._commands.answer(
                     message["digest"],
                     ArtifactInvalid(message["message"], reason=message["reason"]),
                 )
             case "tokens":
-                self._answer(message["id"], message)
+                self._commands.answer(message["id"], message)
             case "ready":
                 self._become_ready(message)
             case "fatal":
@@ -271,21 +271,14 @@ class EngineClient:
             error = QueueFull(message["message"], retry_after_s=1.0)
         if message["reason"] == messages.ADAPTER_LOST:
             error = Unavailable("the engine was restarted; try again", retry_after_s=1.0)
+        if message["reason"] == messages.INTERNAL:
+            error = InternalFault(message["id"])
         ticket = self._tickets.pop(message["id"], None)
         if ticket is None:
-            self._answer(message["id"], error)
+            self._commands.answer(message["id"], error)
             return
         ticket.outputs.put_nowait(error)
         ticket.end()
-
-    def _answer(self, key: str, reply: Message | LoraLandError) -> None:
-        future = self._waiting.get(key)
-        if future is None or future.done():
-            return
-        if isinstance(reply, LoraLandError):
-            future.set_exception(reply)
-        else:
-            future.set_result(reply)
 
     def _become_ready(self, message: Message) -> None:
         self.info = EngineInfo(**{k: v for k, v in message.items() if k != "type"})

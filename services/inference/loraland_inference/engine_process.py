@@ -60,6 +60,9 @@ class EngineLoop:
         while True:
             self._apply_events()
             outputs = self._engine.step()
+            for output in outputs:
+                if output.failure is not None:
+                    log.error("request %s failed", output.request_id, exc_info=output.failure)
             self.send(
                 {
                     "type": "step",
@@ -80,6 +83,12 @@ class EngineLoop:
                 getattr(self, f"_{kind}")(message, prepared)
             except (InvalidInput, EngineFull) as error:
                 self.send(refusal(message, error))
+            except Exception:
+                # A request is begun whole or not at all. Of a slot nobody could say as much.
+                if kind not in ("generate", "score"):
+                    raise
+                log.exception("request %s cannot be begun", message["id"])
+                self.send(refusal(message, InvalidInput("", reason=messages.INTERNAL)))
 
     def _generate(self, message: Message, prepared: Prepared) -> None:
         self._engine.submit(

@@ -11,6 +11,13 @@ class DeadlinePassed(LoraLandError):
     """The caller's deadline passed; the work was stopped."""
 
 
+class InternalFault(LoraLandError):
+    """Our own mistake, told without its particulars: the log has them under the same id."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"internal error, see the server's log with request id {request_id}")
+
+
 class Unauthenticated(LoraLandError):
     """No credentials, or none that are known."""
 

@@ -14,7 +14,7 @@ from loraland_core.rpc import inference_pb2, inference_pb2_grpc
 from loraland_inference import auth, messages, replies, requests, sampling, statuses
 from loraland_inference.adapters.coordinator import Coordinator, Lease
 from loraland_inference.engine_client import EngineClient, EngineInfo, Ticket
-from loraland_inference.failures import DeadlinePassed
+from loraland_inference.failures import DeadlinePassed, InternalFault
 from loraland_inference.messages import Message, Output
 from loraland_inference.metrics import Metrics
 from loraland_inference.replies import Reply
@@ -267,4 +267,6 @@ async def _next(ticket: Ticket) -> Output:
             raise DeadlinePassed("the deadline passed; the work was stopped")
         case "refused":
             raise InvalidInput(output["error"], field="sampling.constraint")
+        case "failed":
+            raise InternalFault(ticket.id)
     return output

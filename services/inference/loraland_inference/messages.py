@@ -14,6 +14,8 @@ Message = dict[str, Any]
 ADAPTER_LOST = "AdapterLost"
 # The reason of a refusal that is nobody's fault: too much waits already.
 ENGINE_FULL = "EngineFull"
+# The reason of a refusal that is our mistake; its traceback is in the log under the request's id.
+INTERNAL = "Internal"
 # A line holds at most one prompt or one step's outputs.
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
@@ -57,7 +59,7 @@ class Output(TypedDict, total=False):
     token_ids: list[int]
     # Only where they were asked for; of a scored completion, all at once.
     logprobs: list[Logprob]
-    finish: Literal["stop", "length", "cancelled", "deadline", "refused"]
+    finish: Literal["stop", "length", "cancelled", "deadline", "refused", "failed"]
     error: str
     num_prompt_tokens: int
     num_output_tokens: int

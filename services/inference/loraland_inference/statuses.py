@@ -18,6 +18,7 @@ from loraland_core.errors import (
 
 from loraland_inference.failures import (
     DeadlinePassed,
+    InternalFault,
     PermissionDenied,
     QueueFull,
     Unauthenticated,
@@ -37,6 +38,7 @@ _CODES: tuple[tuple[type[LoraLandError], grpc.StatusCode], ...] = (
     (DeadlinePassed, grpc.StatusCode.DEADLINE_EXCEEDED),
     (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
     (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
+    (InternalFault, grpc.StatusCode.INTERNAL),
 )
 
 

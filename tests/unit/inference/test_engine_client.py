@@ -3,14 +3,15 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import fake_engine
 import pytest
 from loraland_core.errors import ArtifactInvalid, InvalidInput, LoraLandError, Unavailable
 from loraland_inference.engine_client import EngineClient, Ticket
-from loraland_inference.failures import QueueFull
+from loraland_inference.failures import InternalFault, QueueFull
+from waiting import until
 
 COMMAND = (sys.executable, fake_engine.__file__)
 
@@ -115,6 +116,43 @@ async def test_engine_that_fails_is_started_again(how: str) -> None:
     assert isinstance(error, Unavailable)
     assert after[-1]["finish"] == "stop"
     assert (events[:3], client.num_restarts) == (["up", "down", "up"], 1)
+
+
+@pytest.mark.parametrize("kind", ["load", "tokenize"])
+async def test_engine_whose_steps_hide_a_stuck_command_is_started_again(kind: str) -> None:
+    """Other requests are answered all the while, and the command's caller does not wait for ever."""
+    async with running(step_limit_s=1.0) as client:
+        stuck = asyncio.create_task(
+            client.load("d", "stuck") if kind == "load" else client.tokenize({"text": "stuck"})
+        )
+        finishes = []
+        while not stuck.done() and len(finishes) < 100:
+            with suppress(Unavailable):
+                finishes.append((await answer(ask(client, "one")))[-1])
+            await asyncio.sleep(0.1)
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(stuck, 10)
+
+    assert "finish" in finishes[0]
+    assert client.num_restarts >= 1
+
+
+async def test_engine_is_started_again_when_the_caller_of_a_stuck_command_has_gone() -> None:
+    """Its thread hangs on whether or not somebody waits."""
+    async with running(step_limit_s=1.0) as client:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.tokenize({"text": "stuck"}), 0.1)
+        await until(lambda: client.num_restarts == 1, limit_s=30)
+
+
+async def test_request_that_the_engine_fails_at_is_told_where_to_look() -> None:
+    """The id in the message is the one in the log, and nothing else is said."""
+    async with running() as client:
+        ticket = ask(client, "broken")
+        (error,) = await answer(ticket)
+
+    assert isinstance(error, InternalFault)
+    assert str(error) == f"internal error, see the server's log with request id {ticket.id}"
 
 
 async def test_request_is_unavailable_while_no_engine_runs() -> None:

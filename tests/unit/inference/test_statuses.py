@@ -8,6 +8,7 @@ from loraland_core.errors import ArtifactInvalid, InvalidInput, NotFound, Unavai
 from loraland_inference import statuses
 from loraland_inference.failures import (
     DeadlinePassed,
+    InternalFault,
     PermissionDenied,
     QueueFull,
     Unauthenticated,
@@ -31,6 +32,7 @@ Code = grpc.StatusCode
         (DeadlinePassed("late"), Code.DEADLINE_EXCEEDED, Details()),
         (Unauthenticated("who"), Code.UNAUTHENTICATED, Details()),
         (PermissionDenied("no"), Code.PERMISSION_DENIED, Details()),
+        (InternalFault("id"), Code.INTERNAL, Details()),
         (KeyError("oops"), Code.INTERNAL, Details()),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
