@@ -58,7 +58,14 @@ class Subject:
     """A base model at one precision, two adapters for it, and the float models to compare with."""
 
     def __init__(
-        self, name: str, precision: str, *, build: Any, tokenizer: Any, folder: Path
+        self,
+        name: str,
+        precision: str,
+        *,
+        build: Any,
+        tokenizer: Any,
+        folder: Path,
+        adapter_size: float = 0.1,
     ) -> None:
         self.name = name
         self.precision = precision
@@ -68,7 +75,7 @@ class Subject:
         for rank in RANKS:
             path = folder / f"{name}-{rank}"
             if not path.exists():
-                families.write_adapter(path, build("float32"), rank=rank)
+                families.write_adapter(path, build("float32"), rank=rank, size=adapter_size)
             self.adapters.append(path)
 
     def requests(self, prompts: list[list[int]]) -> list[tuple[str, list[int]]]:
@@ -219,7 +226,13 @@ def real_lines(folder: Path) -> Iterator[Line]:
     prompts = [tokenizer.encode(text) for text in ("The capital of France is", "def add(a, b):")]
     for precision in ("float32", "int8"):
         subject = Subject(
-            parity_base.NAME, precision, build=parity_base.load, tokenizer=tokenizer, folder=folder
+            parity_base.NAME,
+            precision,
+            build=parity_base.load,
+            tokenizer=tokenizer,
+            folder=folder,
+            # Of the size that training gives, where random weights' would drown the base.
+            adapter_size=0.02,
         )
         yield from compare(subject, prompts)
     reference = parity_base.perplexity(parity_base.load("float32"), tokenizer)

@@ -68,13 +68,13 @@ def build(family: str, precision: str = "float32") -> Any:
     return model.to(torch.bfloat16) if precision == "bf16" else model
 
 
-def write_adapter(folder: Path, model: Any, *, rank: int, **config: Any) -> Path:
+def write_adapter(folder: Path, model: Any, *, rank: int, size: float = 0.1, **config: Any) -> Path:
     """Write a random adapter as PEFT does; the model is wrapped and of no further use."""
     settings = {"r": rank, "target_modules": "all-linear"} | config
     wrapped = get_peft_model(model, LoraConfig(**settings))
     generator = torch.Generator().manual_seed(rank)
     for name, parameter in wrapped.named_parameters():
         if "lora_" in name:
-            parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+            parameter.data.copy_(size * torch.randn(parameter.shape, generator=generator))
     wrapped.save_pretrained(str(folder))
     return folder
