@@ -76,6 +76,20 @@ def test_up_interrupted_leaves_no_process(other: Land) -> None:
     assert (process.returncode, other.num_processes()) == (130, 0)
 
 
+def test_second_up_at_once_ends_nothing_of_the_first(other: Land) -> None:
+    """Of two that start in one directory one is refused, and the other goes on undisturbed."""
+    both = [other.start("up"), other.start("up")]
+    other.wait_until(lambda: any(p.poll() is not None for p in both), timeout_s=60)
+    loser, winner = sorted(both, key=lambda process: process.poll() is None)
+    other.wait_until(lambda: other.num_processes() >= 4, timeout_s=60)
+    still_starts = winner.poll() is None
+    winner.send_signal(signal.SIGINT)
+    winner.wait(60)
+
+    assert (loser.returncode, still_starts, winner.returncode) == (1, True, 130)
+    assert other.num_processes() == 0
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="the death signal is Linux's")
 def test_killed_supervisor_leaves_no_process(other: Land) -> None:
     """SIGKILL of the supervisor gives nobody a chance to say goodbye, and still nothing stays."""

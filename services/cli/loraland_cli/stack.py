@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from loraland_core.errors import LoraLandError
 from loraland_local import kubectl as kubectl_binary
-from loraland_local import layout, processes, stations
+from loraland_local import layout, ownership, processes, stations
 from loraland_local import stack as stacks
 from loraland_local.layout import Layout, StackRecord
 from loraland_local.options import StackOptions
@@ -32,22 +31,18 @@ def up(state: Path | None, *, api_port: int, grpc_port: int) -> None:
             record = start(
                 place, StackOptions(state=place.state, api_port=api_port, grpc_port=grpc_port)
             )
-        except BaseException as error:
+        except BaseException:
             interrupts.ignore()
-            # A stack that ran before this command is not its to stop.
-            if not (isinstance(error, LoraLandError) and getattr(error, "reason", "") == _RUNNING):
-                stacks.stop(place)
+            # A stack that another command has started is not this one's to stop.
+            stacks.stop(place, is_own=True)
             raise
     _print_next_steps(place, record)
 
 
-_RUNNING = "AlreadyRunning"
-
-
-def start(place: Layout, options: StackOptions) -> StackRecord:
+def start(place: Layout, options: StackOptions, *, is_fresh: bool = False) -> StackRecord:
     """Start the stack and print its stations as they come up; ``Failure`` says which did not."""
     printer = StationPrinter()
-    process = stacks.start(place, options)
+    process = stacks.start(place, options, is_fresh=is_fresh)
     try:
         return stacks.wait_ready(place, process, on_change=printer.show)
     except LoraLandError as error:
@@ -66,17 +61,10 @@ def down(state: Path | None, *, purge: bool) -> None:
         out.print(f"no stack runs in {place.state}")
     else:
         out.print(f"stopped the stack in {place.state}")
-    if purge:
-        _purge(place)
-
-
-def _purge(place: Layout) -> None:
-    if not place.state.exists():
-        return
-    if not place.lock.exists():
-        raise Failure(f"{place.state} was not made by loraland; remove it yourself")
-    shutil.rmtree(place.state)
-    out.print(f"removed {place.state}")
+    if purge and place.state.exists():
+        ownership.remove(place)
+        kept = " except for other stacks' directories in it" if place.state.exists() else ""
+        out.print(f"removed {place.state}{kept}")
 
 
 def status(state: Path | None) -> None:

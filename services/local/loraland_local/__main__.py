@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import shutil
@@ -20,7 +19,7 @@ from loraland_core.errors import LoraLandError
 from loraland_local import processes
 from loraland_local.apiclient.cluster import ApiError
 from loraland_local.layout import Layout
-from loraland_local.options import EXIT_DISK_FULL, EXIT_FAILED, EXIT_LOCKED, StackOptions
+from loraland_local.options import EXIT_DISK_FULL, EXIT_FAILED, StackOptions
 from loraland_local.supervisor import Supervisor
 
 _log = logging.getLogger("loraland_local")
@@ -30,28 +29,19 @@ _LEAST_FREE_BYTES = 256 * 1024
 
 
 def main() -> int:
-    options = _parse_arguments()
+    options, lock_descriptor = _parse_arguments()
+    # Held to the end of this process, and by none of its children.
+    os.set_inheritable(lock_descriptor, False)
     logs.configure()
     # Inherited from the command that started this process, which may have held signals back.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     place = Layout(options.state)
     try:
-        return _run_alone(options, place)
+        with _sweeper(place):
+            return asyncio.run(_supervise(options, place))
     except OSError as error:
         _log.error("%s", error)
         return EXIT_DISK_FULL if _is_disk_full(error, place) else EXIT_FAILED
-
-
-def _run_alone(options: StackOptions, place: Layout) -> int:
-    place.state.mkdir(parents=True, exist_ok=True)
-    with place.lock.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            _log.error("another supervisor runs the stack in %s", place.state)
-            return EXIT_LOCKED
-        with _sweeper(place):
-            return asyncio.run(_supervise(options, place))
 
 
 async def _supervise(options: StackOptions, place: Layout) -> int:
@@ -114,19 +104,23 @@ def _sweeper(place: Layout) -> Iterator[None]:
         sweeper.stdin.close()
 
 
-def _parse_arguments() -> StackOptions:
+def _parse_arguments() -> tuple[StackOptions, int]:
     parser = argparse.ArgumentParser(prog="python -m loraland_local", description=__doc__)
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--api-port", type=int, default=0)
     parser.add_argument("--grpc-port", type=int, default=0)
     parser.add_argument("--stop-with-stdin", action="store_true")
+    parser.add_argument(
+        "--lock-descriptor", type=int, required=True, help="the directory's lock, open and held"
+    )
     found = parser.parse_args()
-    return StackOptions(
+    options = StackOptions(
         state=found.state,
         api_port=found.api_port,
         grpc_port=found.grpc_port,
         stop_with_stdin=found.stop_with_stdin,
     )
+    return options, found.lock_descriptor
 
 
 if __name__ == "__main__":

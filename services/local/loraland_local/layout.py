@@ -64,6 +64,10 @@ class Layout:
         return self.state / "lock"
 
     @property
+    def marker(self) -> Path:
+        return self.state / "loraland-stack"
+
+    @property
     def kubeconfig(self) -> Path:
         return self.state / "kubeconfig"
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 # How the supervisor ends; it may not be able to write down why.
 EXIT_FAILED = 1
-EXIT_LOCKED = 3
 EXIT_DISK_FULL = 4
 
 

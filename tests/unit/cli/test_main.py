@@ -74,3 +74,11 @@ def test_progress_is_described_as_far_as_it_is_known(
 ) -> None:
     """Numbers that the status does not have are left out."""
     assert describe(progress) == expected
+
+
+def test_purge_leaves_a_directory_of_others(tmp_path: Path) -> None:
+    """A file named lock is no proof that a stack made it."""
+    (tmp_path / "lock").touch()
+    result = CliRunner().invoke(app, ["down", "--purge", "--state", str(tmp_path)])
+
+    assert (result.exit_code, (tmp_path / "lock").exists()) == (1, True)

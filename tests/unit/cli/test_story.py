@@ -25,3 +25,14 @@ def test_directory_of_others_is_never_emptied(tmp_path: Path) -> None:
         story.run(tmp_path, job=None, json_file=None, keep=False)
 
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_lock_alone_does_not_make_a_directory_the_demo_s(tmp_path: Path) -> None:
+    """Many programs leave a file of that name."""
+    (tmp_path / "lock").write_text("4711")
+    (tmp_path / "thesis.txt").write_text("years of work")
+
+    with pytest.raises(Failure, match="not empty and not a stack's"):
+        story.run(tmp_path, job=None, json_file=None, keep=False)
+
+    assert (tmp_path / "thesis.txt").exists()

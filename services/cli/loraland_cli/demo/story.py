@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,9 +95,8 @@ def compare(state: Path | None, job: str, *, adapter: str) -> None:
 
 
 def _tell(place: Layout, source: Path, clock: Clock, *, owned: bool) -> Outcome:
-    _clear(place)
     with clock.station("stack", "1  The stack: a small cluster, S3 and Redis on this machine"):
-        stack.start(place, StackOptions(state=place.state, stop_with_stdin=owned))
+        stack.start(place, StackOptions(state=place.state, stop_with_stdin=owned), is_fresh=True)
     with clock.station("apply", f"2  kubectl apply -f {_short(source)}"):
         applied, job = cluster.apply(place.kubeconfig, source)
         out.print(f"  {applied}")
@@ -110,20 +108,10 @@ def _tell(place: Layout, source: Path, clock: Clock, *, owned: bool) -> Outcome:
     return outcome
 
 
-def _clear(place: Layout) -> None:
-    """Start from nothing, but never remove what no stack has made."""
-    if not place.state.exists():
-        return
-    if not place.lock.exists() and any(place.state.iterdir()):
-        raise Failure(f"{place.state} is not empty and not a stack's; choose another --state")
-    stacks.stop(place)
-    shutil.rmtree(place.state)
-
-
 def _tear_down(place: Layout, clock: Clock) -> None:
     out.print("\n[dim]stopping everything …[/dim]")
     started = time.monotonic()
-    stacks.stop(place)
+    stacks.stop(place, is_own=True)
     clock.seconds_by_station["teardown"] = round(time.monotonic() - started, 2)
 
 
