@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 from land import Land, small_job
+from loraland_core.store import Store, StoreConfig
+from loraland_local import credentials, platform
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +28,20 @@ def small_adapter(land: Land) -> str:
     land.wait("finetunejob", "small", "Succeeded")
     land.wait("adapter", "small", "Ready", timeout_s=120)
     return "small"
+
+
+@pytest.fixture(scope="session")
+def store(land: Land) -> Iterator[Store]:
+    """The stack's artifact store, as somebody with its keys uses it."""
+    known = credentials.ensure(land.place)
+    record = land.place.read_record()
+    assert record is not None
+    opened = Store(
+        StoreConfig(bucket=platform.BUCKET, endpoint_url=record.store_url),
+        credentials={
+            "aws_access_key_id": known.store_access_key,
+            "aws_secret_access_key": known.store_secret_key,
+        },
+    )
+    yield opened
+    opened.close()

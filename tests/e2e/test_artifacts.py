@@ -5,14 +5,13 @@ import hashlib
 import io
 import json
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from land import Land, condition
 from loraland_core import artifacts
-from loraland_core.store import Store, StoreConfig
-from loraland_local import credentials, platform
+from loraland_core.store import Store
+from loraland_local import platform
 
 
 @dataclasses.dataclass
@@ -44,25 +43,14 @@ def _measure(data: bytes) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def shelf(land: Land, small_adapter: str) -> Iterator[Shelf]:
-    known = credentials.ensure(land.place)
-    record = land.place.read_record()
-    assert record is not None
-    store = Store(
-        StoreConfig(bucket=platform.BUCKET, endpoint_url=record.store_url),
-        credentials={
-            "aws_access_key_id": known.store_access_key,
-            "aws_secret_access_key": known.store_secret_key,
-        },
-    )
+def shelf(land: Land, small_adapter: str, store: Store) -> Shelf:
     prefix = store.key(land.get("finetunejob", small_adapter)["status"]["artifact"]["uri"])
     manifest = json.loads(store.read(prefix + artifacts.MANIFEST_FILE))
     files = {
         entry["path"]: store.read(prefix + entry["path"], max_bytes=10**9)
         for entry in manifest["files"]
     }
-    yield Shelf(store, files, manifest)
-    store.close()
+    return Shelf(store, files, manifest)
 
 
 def adapter(name: str, digest: str) -> dict[str, Any]:

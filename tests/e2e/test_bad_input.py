@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from land import Land, condition, small_job
-from loraland_core.store import Store, StoreConfig
-from loraland_local import credentials, platform
+from loraland_core.store import Store
+from loraland_local import platform
 
 Job = dict[str, Any]
 
@@ -121,21 +121,10 @@ def test_unknown_base_model_is_not_accepted(land: Land) -> None:
 
 
 @pytest.fixture(scope="module")
-def rows(land: Land) -> None:
+def rows(store: Store) -> None:
     """Objects that no job can be trained on."""
-    known = credentials.ensure(land.place)
-    record = land.place.read_record()
-    assert record is not None
-    store = Store(
-        StoreConfig(bucket=platform.BUCKET, endpoint_url=record.store_url),
-        credentials={
-            "aws_access_key_id": known.store_access_key,
-            "aws_secret_access_key": known.store_secret_key,
-        },
-    )
     store.write("rows/empty.jsonl", b"")
     store.write("rows/broken.jsonl", b'{"message": "a", "answer": "b"}\n{"message": \n')
-    store.close()
 
 
 @pytest.mark.usefixtures("rows")
