@@ -24,8 +24,9 @@ $(VENV)/.ready: pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on the PATH: install Python 3.11, or say make PYTHON=…"; exit 1; }
 	@echo "Setting up $(VENV) (torch first; some minutes the first time) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
-	@$(BIN)/pip install --quiet --editable '.[dev]'
+	@{ $(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet $(TORCH); } \
+	  && $(BIN)/pip install --quiet --editable '.[dev]' \
+	  || { echo "Setting up $(VENV) failed: pip's last lines say why. It needs a package index (network, proxy) and 3 GB of disk; make goes on where it stopped."; exit 1; }
 	@touch $@
 
 demo: setup  ## From kubectl apply to a gRPC answer; JSON=file keeps the numbers
