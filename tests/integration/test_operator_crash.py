@@ -1,5 +1,6 @@
 """The operator killed at any moment, and the outside systems taken away from it."""
 
+import socket
 import subprocess
 import sys
 import threading
@@ -228,8 +229,9 @@ def test_store_outage_is_told_and_healed(world: World, monkeypatch: pytest.Monke
 
 def test_taken_port_is_a_sentence(world: World) -> None:
     """Two operators on one address: the second one says what is wrong and ends."""
+    port = int(world.environment["LORALAND_METRICS_PORT"])
     world.start_operator()
-    wait_for(lambda: "publishing" in world.log(), "a running operator")
+    wait_for(lambda: _is_open(port), "an operator that has its ports")
     second = subprocess.run(
         [sys.executable, "-m", "loraland_operator"],
         env=world.environment,
@@ -241,3 +243,9 @@ def test_taken_port_is_a_sentence(world: World) -> None:
     assert second.returncode == 1
     assert b"address already in use" in second.stderr.lower()
     assert b"Traceback" not in second.stderr
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
