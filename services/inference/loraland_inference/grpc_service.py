@@ -135,7 +135,22 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
                 default_max_tokens=sampling.DEFAULT_MAX_TOKENS,
                 version=self._state.version,
                 registry_known=self._coordinator.registry.is_known,
+                replica=self._state.replica,
+                draining=self._state.is_draining,
+                resident=self._visible(set(self._coordinator.slots.loaded)),
+                rejected=self._visible_rejections(),
             )
+
+    def _visible(self, digests: set[str]) -> list[str]:
+        """Return the adapters with these digests that the caller may name."""
+        records = self._coordinator.registry.records
+        may_use = auth.caller().may_use
+        return [i for i, r in records.items() if r.digest in digests and may_use(r.tenants)]
+
+    def _visible_rejections(self) -> list[str]:
+        records = self._coordinator.registry.records
+        may_use = auth.caller().may_use
+        return [i for i in self._coordinator.registry.rejections() if may_use(records[i].tenants)]
 
     def _answering(self, method: str, context: Any) -> statuses.Answering:
         """Count the call, and answer an error by its status."""

@@ -60,6 +60,7 @@ class Server:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._state = ServerState(
             base_model=config.base_model,
+            replica=config.replica,
             max_rank=config.entry.limits.max_rank,
             version=metadata.version("loraland"),
             max_requests=config.max_running + config.max_queue,

@@ -15,8 +15,11 @@ RETRY_AFTER_S = 1.0
 class ServerState:
     """The admission of requests: at most ``max_requests`` at a time, none while draining."""
 
-    def __init__(self, *, base_model: str, max_rank: int, version: str, max_requests: int) -> None:
+    def __init__(
+        self, *, base_model: str, replica: str, max_rank: int, version: str, max_requests: int
+    ) -> None:
         self.base_model = base_model
+        self.replica = replica
         self.max_rank = max_rank
         self.version = version
         self.is_draining = False

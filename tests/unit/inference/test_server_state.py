@@ -9,7 +9,9 @@ from loraland_inference.server_state import ServerState
 
 
 def build_state(max_requests: int = 2) -> ServerState:
-    return ServerState(base_model="tiny", max_rank=16, version="0", max_requests=max_requests)
+    return ServerState(
+        base_model="tiny", replica="r", max_rank=16, version="0", max_requests=max_requests
+    )
 
 
 def test_admission_refuses_what_is_one_too_many() -> None:

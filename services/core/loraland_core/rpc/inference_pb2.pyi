@@ -890,6 +890,10 @@ class GetServerInfoResponse(_message.Message):
     DEFAULT_MAX_TOKENS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     REGISTRY_KNOWN_FIELD_NUMBER: _builtins.int
+    REPLICA_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    RESIDENT_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
     base_model: _builtins.str
     resolved_revision: _builtins.str
     precision: _builtins.str
@@ -903,6 +907,18 @@ class GetServerInfoResponse(_message.Message):
     version: _builtins.str
     registry_known: _builtins.bool
     """False while the registry has not been read completely."""
+    replica: _builtins.str
+    """Names this replica, as in an Adapter's status."""
+    draining: _builtins.bool
+    """It takes no new requests."""
+    @_builtins.property
+    def resident(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Adapters in its slots that this caller may name."""
+
+    @_builtins.property
+    def rejected(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Adapters that this caller may name and this replica refuses; bounded."""
+
     def __init__(
         self,
         *,
@@ -917,10 +933,14 @@ class GetServerInfoResponse(_message.Message):
         default_max_tokens: _builtins.int = ...,
         version: _builtins.str = ...,
         registry_known: _builtins.bool = ...,
+        replica: _builtins.str = ...,
+        draining: _builtins.bool = ...,
+        resident: _abc.Iterable[_builtins.str] | None = ...,
+        rejected: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "default_max_tokens", b"default_max_tokens", "max_context_tokens", b"max_context_tokens", "max_rank", b"max_rank", "num_free_slots", b"num_free_slots", "num_slots", b"num_slots", "precision", b"precision", "queue_depth", b"queue_depth", "registry_known", b"registry_known", "resolved_revision", b"resolved_revision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "default_max_tokens", b"default_max_tokens", "draining", b"draining", "max_context_tokens", b"max_context_tokens", "max_rank", b"max_rank", "num_free_slots", b"num_free_slots", "num_slots", b"num_slots", "precision", b"precision", "queue_depth", b"queue_depth", "registry_known", b"registry_known", "rejected", b"rejected", "replica", b"replica", "resident", b"resident", "resolved_revision", b"resolved_revision", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
