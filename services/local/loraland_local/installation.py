@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+import datetime as dt
+import math
 import time
 from typing import Any
 
@@ -91,27 +93,46 @@ async def is_available(cluster: Cluster, deployment: str) -> bool:
     )
 
 
-async def pods(cluster: Cluster, component: str) -> list[PodState]:
-    """Return the pods of one component of the platform, the newest first."""
+async def pods(cluster: Cluster, component: str, *, since_s: float) -> list[PodState]:
+    """Return the pods of one component of the platform, the newest first.
+
+    A pod whose processes began before ``since_s`` (Unix time) is not ready, whatever its status
+    says: an earlier stack wrote that, and its processes are gone.
+    """
     found, _ = await cluster.list(
         resources.PODS, labelSelector=selector(component), fieldSelector="status.phase!=Failed"
     )
     found.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp")), reverse=True)
-    return [_pod_state(pod) for pod in found if not pod["metadata"].get("deletionTimestamp")]
+    return [
+        _pod_state(pod, since_s) for pod in found if not pod["metadata"].get("deletionTimestamp")
+    ]
 
 
 def selector(component: str) -> str:
     return f"{names.LABEL_PART_OF}=loraland,{names.LABEL_COMPONENT}={component}"
 
 
-def _pod_state(pod: dict[str, Any]) -> PodState:
+def _pod_state(pod: dict[str, Any], since_s: float) -> PodState:
     status = pod.get("status") or {}
     return PodState(
         name=str(pod["metadata"]["name"]),
         ip=str(status.get("podIP", "")),
-        is_ready=_condition(pod, "Ready") == "True",
+        is_ready=_condition(pod, "Ready") == "True" and _runs_since(status, since_s),
         summary=_summary(status),
     )
+
+
+def _runs_since(status: dict[str, Any], since_s: float) -> bool:
+    """Whether each container began at or after that time; statuses tell whole seconds."""
+    begun = [
+        container.get("state", {}).get("running", {}).get("startedAt")
+        for container in status.get("containerStatuses") or []
+    ]
+    return all(text and _unix_s(text) >= math.floor(since_s) for text in begun)
+
+
+def _unix_s(timestamp: str) -> float:
+    return dt.datetime.fromisoformat(timestamp).timestamp()
 
 
 def _summary(status: dict[str, Any]) -> str:

@@ -46,6 +46,7 @@ class Supervisor:
     def __init__(self, options: StackOptions, place: Layout) -> None:
         self._options = options
         self._layout = place
+        self._begun_s = time.time()
         self._assets = os.environ.get(controlplane.ASSETS_VARIABLE, "")
         names = stations.station_names(self._assets)
         self.board = Board(
@@ -158,7 +159,7 @@ class Supervisor:
         self, cluster: Cluster, station: str, deployment: str, *, timeout_s: float
     ) -> None:
         begun = asked = time.monotonic()
-        while not await installation.is_available(cluster, deployment):
+        while not await self._serves(cluster, station, deployment):
             now = time.monotonic()
             if now - begun > timeout_s:
                 detail = self.board.station(station).detail
@@ -167,12 +168,25 @@ class Supervisor:
             if now - asked > _DETAIL_EVERY_S:
                 asked = now
                 detail = await asyncio.to_thread(self._last_line, station)
-                self.board.starting(station, detail or await _pod_summary(cluster, station))
+                self.board.starting(station, detail or await self._pod_summary(cluster, station))
             await asyncio.sleep(_POLL_S)
         await self._report_pods(cluster, station)
 
+    async def _serves(self, cluster: Cluster, station: str, deployment: str) -> bool:
+        """Whether the deployment is available, and not only in what an earlier stack wrote."""
+        if not await installation.is_available(cluster, deployment):
+            return False
+        return any(pod.is_ready for pod in await self._pods(cluster, station))
+
+    async def _pods(self, cluster: Cluster, station: str) -> list[installation.PodState]:
+        return await installation.pods(cluster, station, since_s=self._begun_s)
+
+    async def _pod_summary(self, cluster: Cluster, station: str) -> str:
+        found = await self._pods(cluster, station)
+        return found[0].summary if found else "waiting for its pod"
+
     async def _report_pods(self, cluster: Cluster, station: str) -> None:
-        found = await installation.pods(cluster, station)
+        found = await self._pods(cluster, station)
         serving = [pod for pod in found if pod.is_ready]
         if serving:
             address = serving[0].ip
@@ -212,11 +226,6 @@ class Supervisor:
                     num_lines=20,
                 )
         return self.children.log_tail(failed[0])
-
-
-async def _pod_summary(cluster: Cluster, station: str) -> str:
-    found = await installation.pods(cluster, station)
-    return found[0].summary if found else "waiting for its pod"
 
 
 def _choose_ports(block: addresses.Block, options: StackOptions) -> stations.Ports:
