@@ -38,11 +38,14 @@ up: setup  ## Start the laptop stack and keep it running
 down: setup  ## Stop the laptop stack
 	@$(BIN)/loraland down
 
+# Shared machines stall: what fails is run once more, and the summary names it (RERUN).
+RERUN := --reruns 1 --reruns-delay 2
+
 test: setup  ## Unit and integration tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(RERUN)
 
 e2e: setup  ## The whole loop on the laptop stack
-	@$(BIN)/python -m pytest tests/e2e --timeout 900
+	@$(BIN)/python -m pytest tests/e2e --timeout 900 $(RERUN)
 
 check: setup  ## Format, lint, types, import directions
 	@$(BIN)/ruff format --check .
