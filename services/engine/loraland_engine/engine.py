@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from loraland_core.errors import InvalidInput
 
-from loraland_engine import adapter_file, devices, memory
+from loraland_engine import devices, memory
+from loraland_engine.adapter_reader import AdapterReader
 from loraland_engine.answers import Answers
 from loraland_engine.limits import NO_LIMITS, Limits
 from loraland_engine.lora import LoraAdapter
@@ -78,6 +78,7 @@ class Engine:
             context_tokens=self.config.context_tokens,
             fused=self.config.fused,
         )
+        self.adapters = AdapterReader(self._runner, max_rank=self.config.max_rank)
         self._blocks, self._prefixes = memory.build_blocks(
             self._runner.kv, kv_bytes, keeps_prefixes=self.config.prefix_cache
         )
@@ -133,16 +134,7 @@ class Engine:
 
     def read_adapter(self, folder: Path) -> LoraAdapter:
         """Read and check an adapter's files; safe to call from another thread."""
-        device = self._runner.device
-        adapter = adapter_file.load_adapter(
-            folder,
-            self._runner.linears,
-            max_rank=self.config.max_rank,
-            # CPUs do small bfloat16 products several times slower than float32 ones.
-            dtype=torch.float32 if device.type == "cpu" else self._runner.model.dtype,
-            device=device,
-        )
-        return self._runner.pack_adapter(adapter)
+        return self.adapters.read(folder)
 
     def insert_adapter(self, adapter_id: str, adapter: LoraAdapter) -> None:
         """Put an adapter into a slot. The id names its content: what is cached of it stays valid."""

@@ -71,6 +71,10 @@ class Runner:
     def context_tokens(self) -> int:
         return self._context_tokens
 
+    @property
+    def packs_int8(self) -> bool:
+        return self._fused is not None and self._fused.is_int8
+
     def pack_adapter(self, adapter: lora.LoraAdapter) -> lora.LoraAdapter:
         """Return the adapter as this model's pass reads it; safe to call from another thread."""
         if self._fused is None:
