@@ -23,9 +23,11 @@ import redis
 import yaml
 from loopback import free_port, running_server
 from loraland_core import artifacts, keys
+from loraland_core.catalogue import BaseModelEntry
 from loraland_core.prompts import PROMPT_FILE, PromptTemplate
 from loraland_core.store import Store, StoreConfig
 from loraland_local import redisserver
+from loraland_models import sources
 from loraland_models.sources import ResolvedModel
 
 HOST, BUCKET, REPLICA, TENANT = "127.0.0.1", "benchmark", "replica-0", "default"
@@ -63,6 +65,7 @@ def running(
     prefix_cache: bool,
 ) -> Iterator[Replica]:
     """Start S3, Redis and a replica that serves the adapters; stop all at the end of the block."""
+    model = _by_directory(model, folder / "cache")
     with ExitStack() as stack:
         s3_port, redis_port = free_port(), free_port()
         s3 = stack.enter_context(running_server(_s3_command(folder, s3_port), s3_port))
@@ -94,6 +97,17 @@ def running(
         processes = [psutil.Process(process.pid)]
         processes += processes[0].children(recursive=True)
         yield Replica(f"{HOST}:{port}", token, adapter_ids, processes)
+
+
+def _by_directory(model: ResolvedModel, cache_dir: Path) -> ResolvedModel:
+    """Return the same files as a source of their own, wherever they came from.
+
+    So that the replica fetches nothing again; its revision is then that of the directory.
+    """
+    document = model.entry.model_dump(by_alias=True, exclude_none=True)
+    document["source"] = {"directory": str(model.directory)}
+    entry = BaseModelEntry.model_validate(document)
+    return sources.resolve(model.name, entry, cache_dir=cache_dir)
 
 
 def _s3_command(folder: Path, port: int) -> list[str]:
@@ -174,8 +188,6 @@ def _environment(
     model: ResolvedModel, folder: Path, store: StoreConfig, token: str
 ) -> dict[str, str]:
     entry = model.entry.model_dump(by_alias=True, exclude_none=True)
-    # The directory that is measured, wherever it came from, so that nothing is fetched again.
-    entry["source"] = {"directory": str(model.directory)}
     catalogue = folder / "catalogue.yaml"
     catalogue.write_text(yaml.safe_dump({"schemaVersion": 1, "baseModels": {model.name: entry}}))
     tokens = folder / "tokens.json"
