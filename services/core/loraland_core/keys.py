@@ -51,7 +51,7 @@ def replicas(base_model: str) -> str:
 
 
 def use(base_model: str) -> str:
-    """Sorted set: adapter id → decayed use."""
+    """Sorted set: adapter id → log2 of its uses, weighed by ``2 ** (time of use / half-life)``."""
     return f"ll:v1:{{{base_model}}}:use"
 
 
