@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import environment  # noqa: F401 (before torch)
 import measures
 import peers
 import psutil

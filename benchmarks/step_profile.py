@@ -1,16 +1,18 @@
-"""Where the processor time of a step goes, on one thread: `python benchmarks/step_profile.py`.
+"""Where the time of a step goes: `python benchmarks/step_profile.py`.
 
-Processor time rather than wall time, so that a busy machine disturbs it little. Needs the embedded base
-model; adapters are random, rank 16 on all linears.
+Processor time of one thread, which a busy machine disturbs little; with `--threads` wall time, which
+is what a caller sees. Needs the embedded base model; adapters are random, rank 16 on all linears.
 """
 
 import argparse
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import environment  # noqa: F401 (before torch)
 import parity_base
 import random_adapters
 import torch
@@ -24,14 +26,14 @@ INPUT_TOKENS = 64
 NUM_STEPS = 20
 
 
-def time_calls(owner: Any, name: str, cost_s: dict[str, float]) -> None:
-    """Have each call of ``owner.name`` add its processor time to ``cost_s``."""
+def time_calls(owner: Any, name: str, cost_s: dict[str, float], clock: Callable[[], float]) -> None:
+    """Have each call of ``owner.name`` add its time to ``cost_s``."""
     call = getattr(owner, name)
 
     def timed(*args: Any, **options: Any) -> Any:
-        start_s = time.thread_time()
+        start_s = clock()
         result = call(*args, **options)
-        cost_s[name] += time.thread_time() - start_s
+        cost_s[name] += clock() - start_s
         return result
 
     setattr(owner, name, timed)
@@ -61,9 +63,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--precision", default="int8", choices=["float32", "bf16", "int8"])
     parser.add_argument("--by-class", action="store_true", help="not through the fused pass")
+    parser.add_argument("--threads", type=int, default=0, help="wall time on so many threads")
     parser.add_argument("--cases", nargs="+", default=["1/1", "16/0", "16/16"])
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads or 1)
+    clock = time.perf_counter if options.threads else time.thread_time
     model = parity_base.load(options.precision)
     linears = random_adapters.find_linears(model)
     config = EngineConfig(
@@ -72,9 +76,9 @@ def main() -> None:
     engine = Engine(model, parity_base.tokenizer(), config)
     cost_s: dict[str, float] = defaultdict(float)
     for kernel in KERNELS:
-        time_calls(row_kernels, kernel, cost_s)
-    time_calls(Projection, "multiply", cost_s)
-    time_calls(engine, "step", cost_s)
+        time_calls(row_kernels, kernel, cost_s, clock)
+    time_calls(Projection, "multiply", cost_s, clock)
+    time_calls(engine, "step", cost_s, clock)
     num_adapters = max(int(case.split("/")[1]) for case in options.cases)
     with tempfile.TemporaryDirectory() as name:
         folders = random_adapters.ensure_adapters(

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from loraland_core import threads
 from loraland_core.errors import ArtifactInvalid, InvalidInput, LoraLandError, Unavailable
 
 from loraland_inference import messages
@@ -171,14 +172,14 @@ class EngineClient:
             await asyncio.sleep(delay_s)
 
     async def _run_once(self) -> None:
+        environment = dict(os.environ)
+        threads.set_spinning(environment)
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=PIPE,
             stdout=PIPE,
             limit=messages.MAX_LINE_BYTES,
-            # Threads that spin while they wait for each other stand still together as soon as
-            # anything else wants their cores: a step then takes ten times as long.
-            env={"OMP_WAIT_POLICY": "passive", **os.environ},
+            env=environment,
         )
         self._last_heard_s = time.monotonic()
         watchdog = asyncio.create_task(self._watch(self._process))

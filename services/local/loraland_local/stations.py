@@ -127,16 +127,12 @@ def build_images(plan: Plan) -> dict[str, object]:
     threads = str(os.cpu_count() or 1)
     marked = {processes.STACK_VARIABLE: str(plan.layout.state)}
     light = {**marked, "OMP_NUM_THREADS": "1"}
-    # Threads that spin while they wait halve the speed of everybody on a machine that is shared.
-    heavy = {
-        **marked,
-        "OMP_NUM_THREADS": threads,
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    heavy = {**marked, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+    # A job can wait; threads that spin would take the cores from whoever waits for an answer.
+    training = {**heavy, "OMP_WAIT_POLICY": "PASSIVE"}
     # A stack's own: what is served has come through its own S3.
     serving = {**heavy, "LORALAND_ADAPTER_DIR": str(plan.layout.adapters)}
-    modules = {"operator": light, "trainer": heavy, "inference": serving}
+    modules = {"operator": light, "trainer": training, "inference": serving}
     images: dict[str, object] = {
         f"loraland/{name}": {
             "entrypoint": [sys.executable, "-m", f"loraland_{name}"],
