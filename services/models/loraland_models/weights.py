@@ -96,7 +96,19 @@ def load_model(
         keep_compute_dtype(loaded)
     if precision.quantization == "int8":
         int8.quantize_linears(loaded)
+    if where == "cpu":
+        _leave_file(loaded)
     return loaded.eval()
+
+
+def _leave_file(model: torch.nn.Module) -> None:
+    """Copy the parameters into memory: any one that still lies in the file keeps all of it mapped.
+
+    Of a model quantized to int8 only the embedding does, and of others what is not joined later.
+    """
+    for parameter in model.parameters():
+        if type(parameter) is torch.nn.Parameter:
+            parameter.data = parameter.data.clone()
 
 
 def check_precision(name: str, precision: Precision, device: str | None = None) -> None:

@@ -1,5 +1,7 @@
 """Weights are loaded at the precision that was asked for, and keep it."""
 
+from pathlib import Path
+
 import pytest
 import tiny_base
 import torch
@@ -103,3 +105,13 @@ def test_int8_is_refused_by_name_on_a_gpu(resolved: ResolvedModel) -> None:
     """A precision that cannot be computed is an error before anything is loaded."""
     with pytest.raises(InvalidInput, match="int8 weights are computed on CPUs only"):
         weights.load_model(resolved, INT8, device="cuda")
+
+
+@pytest.mark.parametrize("precision", [FLOAT32, INT8], ids=["float32", "int8"])
+def test_loaded_weights_leave_the_file(resolved: ResolvedModel, precision: Precision) -> None:
+    """Nothing maps the file once it is loaded: a replica's memory is its weights, not both."""
+    model = weights.load_model(resolved, precision, device="cpu")
+
+    maps = Path("/proc/self/maps").read_text()
+    assert str(resolved.directory) not in maps
+    assert model.device.type == "cpu"
