@@ -2,8 +2,8 @@
 
 What a request does is its prompt: ``words`` echoes, ``crash`` and ``hang`` do that, ``refuse`` is
 refused, ``full`` meets a full queue, ``broken`` is refused for a mistake of the engine's, ``wait``
-answers nothing until it is cancelled. A tokenization or a load whose name is ``stuck`` gets no answer
-while all else does.
+answers nothing until it is cancelled. A request, a tokenization or a load whose name is ``stuck`` gets
+no answer while all else does.
 """
 
 import json
@@ -30,6 +30,9 @@ def end(id_: str, finish: str, text: str = "") -> None:
 
 def generate(message: dict[str, Any]) -> None:
     text = message["input"]["text"]
+    if text == "stuck":
+        return
+    send(type="prepared", id=message["id"])
     match text:
         case "crash":
             os._exit(3)

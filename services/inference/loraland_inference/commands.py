@@ -17,7 +17,8 @@ from loraland_inference.messages import Message
 class _Command:
     kind: str
     asked_s: float
-    reply: asyncio.Future[Message]
+    # None where nobody waits for the answer itself.
+    reply: asyncio.Future[Message] | None
 
 
 class Commands:
@@ -33,6 +34,10 @@ class Commands:
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._open[key] = _Command(kind, self._clock(), reply)
         return reply
+
+    def expect(self, kind: str, key: str) -> None:
+        """Note that an answer under the key is owed, though nobody waits for it."""
+        self._open[key] = _Command(kind, self._clock(), None)
 
     def answer(self, key: str, reply: Message | LoraLandError) -> None:
         command = self._open.pop(key, None)
@@ -56,7 +61,7 @@ class Commands:
 
 
 def _resolve(command: _Command, reply: Message | LoraLandError) -> None:
-    if command.reply.done():
+    if command.reply is None or command.reply.done():
         return
     if isinstance(reply, LoraLandError):
         command.reply.set_exception(reply)

@@ -120,6 +120,8 @@ class EngineClient:
         except Unavailable:
             ticket.end()
             raise
+        # The thread that tokenizes reads it first; steps of others would not show that it hangs.
+        self._commands.expect("tokenize", ticket.id)
         if not self._tickets:
             self._last_heard_s = time.monotonic()
         self._tickets[ticket.id] = ticket
@@ -246,7 +248,7 @@ class EngineClient:
                     message["digest"],
                     ArtifactInvalid(message["message"], reason=message["reason"]),
                 )
-            case "tokens":
+            case "tokens" | "prepared":
                 self._commands.answer(message["id"], message)
             case "ready":
                 self._become_ready(message)
@@ -274,9 +276,9 @@ class EngineClient:
             error = Unavailable("the engine was restarted; try again", retry_after_s=1.0)
         if message["reason"] == messages.INTERNAL:
             error = InternalFault(message["id"])
+        self._commands.answer(message["id"], error)
         ticket = self._tickets.pop(message["id"], None)
         if ticket is None:
-            self._commands.answer(message["id"], error)
             return
         ticket.outputs.put_nowait(error)
         ticket.end()

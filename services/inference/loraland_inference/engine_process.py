@@ -164,8 +164,10 @@ class Reader(threading.Thread):
                 self._send({"type": "tokens", "id": message["id"], "token_ids": token_ids})
             case "generate":
                 self._loop.post(("generate", message, self._preparer.generation(message)))
+                self._send({"type": "prepared", "id": message["id"]})
             case "score":
                 self._loop.post(("score", message, self._preparer.scoring(message)))
+                self._send({"type": "prepared", "id": message["id"]})
             case "cancel" | "unload" as kind:
                 self._loop.post((kind, message, None))
 

@@ -17,6 +17,8 @@ from loraland_inference import messages
 MAX_PROMPT_BYTES = 512 * 1024
 MAX_MESSAGES = 256
 MAX_FIELDS = 64
+# Of a field's name; names of columns are shorter.
+MAX_FIELD_NAME_LENGTH = 256
 MAX_COMPLETIONS = 64
 # Of all completions together.
 MAX_COMPLETIONS_BYTES = 256 * 1024
@@ -127,6 +129,13 @@ def _fields(given: inference_pb2.Fields) -> dict[str, str]:
         raise InvalidInput(
             f"has {len(given.values)} entries; expected 1 to {MAX_FIELDS}", field="input.fields"
         )
+    for name in given.values:
+        if not 1 <= len(name) <= MAX_FIELD_NAME_LENGTH:
+            raise InvalidInput(
+                f"has a name of {len(name)} characters, {name[:50]!r};"
+                f" expected 1 to {MAX_FIELD_NAME_LENGTH}",
+                field="input.fields",
+            )
     _bounded("".join(given.values.values()), "input.fields")
     return dict(given.values)
 

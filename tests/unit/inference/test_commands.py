@@ -65,3 +65,14 @@ async def test_failure_answers_all(clock: Clock) -> None:
     found = await asyncio.gather(*replies, return_exceptions=True)
 
     assert [type(error) for error in found] == [Unavailable] * 2
+
+
+async def test_expected_answer_is_owed_although_nobody_waits_for_it(clock: Clock) -> None:
+    """A request's caller waits for its tokens; that it was read is the watchdog's to know."""
+    commands = Commands(clock)
+    commands.expect("tokenize", "r")
+    clock.now_s = 7.0
+    before = commands.silence_s()
+    commands.fail(Unavailable("gone"))
+
+    assert (before, commands.silence_s()) == (7.0, 0.0)

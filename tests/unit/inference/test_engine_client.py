@@ -118,13 +118,22 @@ async def test_engine_that_fails_is_started_again(how: str) -> None:
     assert (events[:3], client.num_restarts) == (["up", "down", "up"], 1)
 
 
-@pytest.mark.parametrize("kind", ["load", "tokenize"])
+@pytest.mark.parametrize("kind", ["load", "tokenize", "generate"])
 async def test_engine_whose_steps_hide_a_stuck_command_is_started_again(kind: str) -> None:
     """Other requests are answered all the while, and the command's caller does not wait for ever."""
+
+    async def generate(client: EngineClient) -> None:
+        (error,) = await answer(ask(client, "stuck"))
+        assert isinstance(error, Unavailable)
+        raise error
+
     async with running(step_limit_s=1.0) as client:
-        stuck = asyncio.create_task(
-            client.load("d", "stuck") if kind == "load" else client.tokenize({"text": "stuck"})
-        )
+        calls = {
+            "load": lambda: client.load("d", "stuck"),
+            "tokenize": lambda: client.tokenize({"text": "stuck"}),
+            "generate": lambda: generate(client),
+        }
+        stuck: asyncio.Task[object] = asyncio.create_task(calls[kind]())
         finishes = []
         while not stuck.done() and len(finishes) < 100:
             with suppress(Unavailable):

@@ -57,10 +57,12 @@ def test_input_is_rendered_by_its_kind(given: pb.Input, expected: Any) -> None:
         (input_of(token_ids=pb.TokenIds(ids=[1] * 64)), "input.token_ids"),
         (input_of(fields=pb.Fields(values={"a": "x"})), "input.fields"),
         (input_of(fields=pb.Fields(values={str(i): "x" for i in range(65)})), "input.fields"),
+        (input_of(fields=pb.Fields(values={"a": "x", "b" * 257: "y"})), "input.fields"),
+        (input_of(fields=pb.Fields(values={"a": "x", "b": "y", "": "z"})), "input.fields"),
     ],
     ids=[
         "none", "empty-prompt", "long-prompt", "no-messages", "role", "many-messages", "no-ids",
-        "unknown-id", "many-ids", "field-missing", "many-fields",
+        "unknown-id", "many-ids", "field-missing", "many-fields", "long-name", "no-name",
     ],
 )  # fmt: skip
 def test_input_is_refused_with_its_field(given: pb.Input, field: str) -> None:
