@@ -8,6 +8,15 @@ import grpc
 from loraland_core.errors import InvalidInput
 
 MAX_RECEIVE_BYTES = 16 * 1024 * 1024
+_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+    # A machine that vanished says nothing: found out by pings while a call runs.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # One that was restarted is found again within seconds.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 3_000),
+)
 
 
 @dataclass(frozen=True)
@@ -41,13 +50,18 @@ class Tls:
         return cls(_read(ca), _read(certificate), _read(key), server_name)
 
 
-def open_channel(address: str, tls: Tls | None = None) -> grpc.aio.Channel:
-    """Return a channel to a replica; it connects with its first call."""
-    options: list[tuple[str, Any]] = [("grpc.max_receive_message_length", MAX_RECEIVE_BYTES)]
+def open_channel(address: str, tls: Tls | None = None, *, host: str = "") -> grpc.aio.Channel:
+    """Return a channel to a replica; it connects with its first call.
+
+    ``host`` is the name and port that the address was found by, if it was: what the replica's
+    certificate is for.
+    """
+    options = [*_OPTIONS, *([("grpc.default_authority", host)] if host else [])]
     if tls is None:
         return grpc.aio.insecure_channel(address, options=options)
-    if tls.server_name:
-        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    server_name = tls.server_name or host.rpartition(":")[0]
+    if server_name:
+        options.append(("grpc.ssl_target_name_override", server_name))
     credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
     return grpc.aio.secure_channel(address, credentials, options=options)
 

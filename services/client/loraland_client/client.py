@@ -1,52 +1,55 @@
-"""The Python client of one replica: typed calls with a deadline, retried where that is safe.
+"""The Python client: typed calls with a deadline, each to the replica that fits it best.
 
 async with Client("127.0.0.1:8500", token) as client:
 answer = await client.generate("Where is my parcel?", adapter="default/support")
+
+Several replicas are a list of addresses, or ``dns:///name:port`` of a headless Service. A call that
+fails where trying again is safe goes to another one.
 """
 
 import asyncio
 import math
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 import grpc
-from loraland_core.rpc import inference_pb2, inference_pb2_grpc
+from loraland_core.rpc import inference_pb2
 
-from loraland_client import wire
-from loraland_client.failures import CallFailed, from_rpc_error
+from loraland_client import context, retries, wire
+from loraland_client.channels import Tls
+from loraland_client.failures import CallFailed, Details, from_rpc_error
+from loraland_client.replicas import Connection, Replicas
 from loraland_client.wire import Completion, Inputs, Request, Score
 
 DEFAULT_TIMEOUT_S = 120.0
-MAX_ATTEMPTS = 5
-FIRST_DELAY_S = 0.2
-MAX_DELAY_S = 10.0
 PAGE_SIZE = 500
-MAX_RECEIVE_BYTES = 16 * 1024 * 1024
 
 R = TypeVar("R")
 
 
 class Client:
-    """A connection to a replica; every call may raise ``CallFailed``."""
+    """A connection to the replicas of one base model; every call may raise ``CallFailed``.
+
+    ``address`` is host:port, ``dns:///name:port``, or several of them.
+    """
 
     def __init__(
         self,
-        address: str,
+        address: str | Sequence[str],
         token: str,
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
-        max_attempts: int = MAX_ATTEMPTS,
+        max_attempts: int = retries.MAX_ATTEMPTS,
+        tls: Tls | None = None,
     ) -> None:
-        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._token = token
         self._timeout_s = timeout_s
         self._max_attempts = max_attempts
-        self._channel = grpc.aio.insecure_channel(
-            address, options=[("grpc.max_receive_message_length", MAX_RECEIVE_BYTES)]
-        )
-        self._stub = inference_pb2_grpc.InferenceStub(self._channel)
+        self._budget = retries.Budget()
+        addresses = address.split(",") if isinstance(address, str) else address
+        self._replicas = Replicas(addresses, self._metadata, tls=tls)
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,14 +62,19 @@ class Client:
     ) -> None:
         await self.close()
 
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return context.build_metadata(self._token)
+
     async def close(self) -> None:
-        await self._channel.close()
+        await self._replicas.close()
 
     async def generate(
         self, *, timeout_s: float | None = None, **request: Unpack[Request]
     ) -> Completion:
         """Return the whole reply."""
-        response = await self._call(self._stub.Generate, wire.build_request(request), timeout_s)
+        response = await self._call(
+            lambda stub: stub.Generate, wire.build_request(request), timeout_s
+        )
         return wire.read_completion(response)
 
     async def stream(
@@ -74,24 +82,25 @@ class Client:
     ) -> AsyncIterator[Completion]:
         """Yield the reply while it is made; retried only before the first piece."""
         built = wire.build_request(request)
-        deadline_s = time.monotonic() + (timeout_s or self._timeout_s)
-        attempt = 1
+        attempts = _Attempts(self, built.adapter, timeout_s)
         while True:
+            connection = await attempts.next()
             has_begun = False
             try:
-                call = self._stub.GenerateStream(
-                    built, metadata=self._metadata, timeout=deadline_s - time.monotonic()
-                )
-                async for response in call:
-                    has_begun = True
-                    yield wire.read_completion(response)
+                with connection.busy():
+                    call = connection.stub.GenerateStream(
+                        built, metadata=self._metadata(), timeout=attempts.remaining_s
+                    )
+                    async for response in call:
+                        has_begun = True
+                        yield wire.read_completion(response)
             except grpc.aio.AioRpcError as error:
                 failure = from_rpc_error(error)
                 if has_begun:
                     raise failure from error
-                await self._pause(failure, attempt, deadline_s)
-                attempt += 1
+                await attempts.recover(failure)
             else:
+                attempts.succeed()
                 return
 
     async def list_adapters(self) -> list[inference_pb2.AdapterInfo]:
@@ -100,7 +109,7 @@ class Client:
         page_token = ""
         while True:
             request = inference_pb2.ListAdaptersRequest(page_size=PAGE_SIZE, page_token=page_token)
-            response = await self._call(self._stub.ListAdapters, request, None)
+            response = await self._call(lambda stub: stub.ListAdapters, request, None)
             found += response.adapters
             page_token = response.next_page_token
             if not page_token:
@@ -118,7 +127,7 @@ class Client:
         request = inference_pb2.ScoreRequest(
             adapter=adapter, input=wire.build_input(inputs), completions=completions
         )
-        response = await self._call(self._stub.Score, request, timeout_s)
+        response = await self._call(lambda stub: stub.Score, request, timeout_s)
         return [wire.read_score(score) for score in response.scores]
 
     async def classify(
@@ -140,30 +149,89 @@ class Client:
         return {label: w / sum(weights) for label, w in zip(labels, weights, strict=True)}
 
     async def server_info(self) -> inference_pb2.GetServerInfoResponse:
+        """Return what one of the replicas says of itself."""
         return await self._call(
-            self._stub.GetServerInfo, inference_pb2.GetServerInfoRequest(), None
+            lambda stub: stub.GetServerInfo, inference_pb2.GetServerInfoRequest(), None
         )
 
     async def _call(
-        self, method: Callable[..., Awaitable[R]], request: Any, timeout_s: float | None
+        self,
+        method: Callable[[Any], Callable[..., Awaitable[R]]],
+        request: Any,
+        timeout_s: float | None,
     ) -> R:
-        deadline_s = time.monotonic() + (timeout_s or self._timeout_s)
-        attempt = 1
+        attempts = _Attempts(self, getattr(request, "adapter", ""), timeout_s)
         while True:
+            connection = await attempts.next()
             try:
-                return await method(
-                    request, metadata=self._metadata, timeout=deadline_s - time.monotonic()
-                )
+                with connection.busy():
+                    response = await method(connection.stub)(
+                        request, metadata=self._metadata(), timeout=attempts.remaining_s
+                    )
             except grpc.aio.AioRpcError as error:
-                await self._pause(from_rpc_error(error), attempt, deadline_s)
-                attempt += 1
+                await attempts.recover(from_rpc_error(error))
+            else:
+                attempts.succeed()
+                return response
 
-    async def _pause(self, failure: CallFailed, attempt: int, deadline_s: float) -> None:
+
+class _Attempts:
+    """The attempts of one call: where each goes, and whether there is another."""
+
+    def __init__(self, client: Client, adapter_id: str, timeout_s: float | None) -> None:
+        self._replicas = client._replicas
+        self._budget = client._budget
+        self._max_attempts = client._max_attempts
+        self._adapter_id = adapter_id
+        self._deadline_s = time.monotonic() + (timeout_s or client._timeout_s)
+        self._num_made = 0
+        self._avoided: set[Connection] = set()
+        self._connection: Connection
+
+    @property
+    def remaining_s(self) -> float:
+        return self._deadline_s - time.monotonic()
+
+    async def next(self) -> Connection:
+        """Return the replica for the next attempt."""
+        await self._replicas.ready()
+        connection = self._replicas.pick(self._adapter_id, self._avoided)
+        while connection is None:
+            # A name without addresses: its pods may just be starting.
+            await self.recover(_nobody())
+            connection = self._replicas.pick(self._adapter_id, self._avoided)
+        if connection in self._avoided:
+            # All were tried: the next round begins.
+            self._avoided.clear()
+        self._connection = connection
+        return connection
+
+    def succeed(self) -> None:
+        self._budget.earn()
+        if self._adapter_id:
+            self._connection.note_answer(self._adapter_id)
+
+    async def recover(self, failure: CallFailed) -> None:
         """Wait before the next attempt, or raise the failure if there shall be none."""
-        exponential_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** (attempt - 1))
-        delay_s = max(exponential_s, min(MAX_DELAY_S, failure.details.retry_after_s or 0.0))
-        delay_s *= random.uniform(1.0, 1.5)  # noqa: S311 (jitter)
-        is_late = time.monotonic() + delay_s >= deadline_s
-        if not failure.is_retriable or attempt >= self._max_attempts or is_late:
+        self._num_made += 1
+        is_absent = failure.code == grpc.StatusCode.UNAVAILABLE
+        if hasattr(self, "_connection"):
+            self._avoided.add(self._connection)
+            if is_absent and failure.details.retry_after_s is None:
+                # Not the replica's own words: nobody is there.
+                self._connection.note_silence()
+        if is_absent:
+            self._replicas.note_trouble()
+        if not failure.is_retriable or self._num_made >= self._max_attempts:
+            raise failure
+        delay_s = retries.delay_s(failure, self._num_made)
+        if is_absent and self._replicas.has_other(self._avoided):
+            delay_s = 0.0
+        if delay_s >= self.remaining_s or not self._budget.spend():
             raise failure
         await asyncio.sleep(delay_s)
+
+
+def _nobody() -> CallFailed:
+    message = "the name resolves to no address; is a replica running?"
+    return CallFailed(grpc.StatusCode.UNAVAILABLE, message, Details())

@@ -34,6 +34,7 @@ from loraland_inference.server_state import ServerState
 log = logging.getLogger("loraland.inference")
 
 REDIS_TIMEOUT_S = 5.0
+MIN_PING_GAP_MS = 10_000
 # What the engine says of itself, by its name there.
 ENGINE_GAUGES = {
     "num_waiting": "Completions that wait for KV memory.",
@@ -132,6 +133,8 @@ class Server:
             options=[
                 ("grpc.max_receive_message_length", requests.MAX_MESSAGE_BYTES),
                 ("grpc.so_reuseport", 0),
+                # Clients ping while a call runs, to find out that this machine has vanished.
+                ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_GAP_MS),
             ],
         )
         inference_pb2_grpc.add_InferenceServicer_to_server(
