@@ -64,17 +64,17 @@ def _spread(typing: Any, threads: Any, num_items: Any, body: Any, args: Any) -> 
         context.add_linking_libs(getattr(call_body, "libs", ()))
         parallel, thread_num, num_threads = cgutils.unpack_tuple(builder, values[0])
         num_items = values[1]
+        given = _borrow(context, builder, args.types, cgutils.unpack_tuple(builder, values[3]))
         is_one = builder.or_(
             builder.icmp_signed("<=", num_threads, _WORD(1)),
             builder.icmp_signed("<=", num_items, _WORD(1)),
         )
         with builder.if_else(is_one) as (alone, together):
             with alone:
-                call_body(builder, [_WORD(0), num_items, *cgutils.unpack_tuple(builder, values[3])])
+                call_body(builder, [_WORD(0), num_items, *given])
             with together:
-                shared = cgutils.pack_struct(
-                    builder, [values[3], num_items, thread_num, num_threads]
-                )
+                packed = cgutils.pack_struct(builder, given)
+                shared = cgutils.pack_struct(builder, [packed, num_items, thread_num, num_threads])
                 worker = _build_worker(builder.module, shared.type, call_body)
                 start = builder.inttoptr(parallel, _START.as_pointer())
                 data = cgutils.alloca_once_value(builder, shared)
@@ -88,6 +88,24 @@ def _spread(typing: Any, threads: Any, num_items: Any, body: Any, args: Any) -> 
 _WORD, _INT, _BYTES = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 # void GOMP_parallel(void (*worker)(void *), void *data, unsigned num_threads, unsigned flags)
 _START = ir.FunctionType(ir.VoidType(), [_BYTES, _BYTES, _INT, _INT])
+
+
+def _borrow(context: Any, builder: Any, kinds: Any, values: Any) -> list[Any]:
+    """Return the arguments with arrays that own nothing.
+
+    Each slice of an array that owns its memory counts a reference, and threads that count in the same
+    place wait for each other. The caller keeps the arrays alive.
+    """
+    return [
+        _without_owner(context, builder, kind, value) if isinstance(kind, types.Array) else value
+        for kind, value in zip(kinds, values, strict=True)
+    ]
+
+
+def _without_owner(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    array = context.make_array(kind)(context, builder, value=value)
+    array.meminfo = cgutils.get_null_value(array.meminfo.type)
+    return array._getvalue()
 
 
 def _build_worker(module: Any, shared_type: Any, call_body: Any) -> Any:
@@ -124,6 +142,13 @@ def _float_from_bits(_context: Any, _bits: Any) -> Any:
     return types.float32(types.int32), generate
 
 
+def _bits_of_float(_context: Any, _number: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], context.get_value_type(signature.return_type))
+
+    return types.int32(types.float32), generate
+
+
 def _pointer_like(_context: Any, _address: Any, like: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
@@ -137,3 +162,5 @@ spread = extending.intrinsic(_spread)
 float_from_bits = extending.intrinsic(_float_from_bits)
 # Within compiled code: an address as a pointer to what an array holds.
 pointer_like = extending.intrinsic(_pointer_like)
+# Within compiled code: the bits of a float32 as an int32.
+bits_of_float = extending.intrinsic(_bits_of_float)

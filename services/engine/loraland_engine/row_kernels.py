@@ -19,7 +19,14 @@ of it stays in one.
 
 import numpy as np
 
-from loraland_engine.native import carray, compiled, float_from_bits, pointer_like, spread
+from loraland_engine.native import (
+    bits_of_float,
+    carray,
+    compiled,
+    float_from_bits,
+    pointer_like,
+    spread,
+)
 
 TILE_ROWS = 4
 _LIKE_SCALE = np.empty(0, dtype=np.float32)
@@ -126,14 +133,16 @@ def scale_and_add(y_TN, x_TD, scale_T, bias_N, tile, slot, table_SP4, start_P, l
 @compiled
 def quantize(x, rows, scales, t):
     """Write row ``t`` as bytes around 128, and its scale."""
-    largest = np.float32(0.0)
+    # A float's bits without the sign grow with its magnitude, and integers' maximum is vectorized.
+    largest = np.int32(0)
     for d in range(x.shape[0]):
-        largest = max(largest, abs(x[d]))
-    scale = max(largest, np.float32(1e-12)) / np.float32(127.0)
+        largest = max(largest, bits_of_float(x[d]) & np.int32(0x7FFFFFFF))
+    scale = max(float_from_bits(largest), np.float32(1e-12)) / np.float32(127.0)
     inverse = np.float32(1.0) / scale
     row = rows[t]
     for d in range(x.shape[0]):
-        row[d] = np.uint8(np.int32(np.rint(x[d] * inverse)) + np.int32(128))
+        # The sum is positive: cutting its fraction off rounds to the nearest byte.
+        row[d] = np.uint8(np.int32(x[d] * inverse + np.float32(128.5)))
     scales[t] = scale
 
 
