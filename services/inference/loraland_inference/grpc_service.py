@@ -170,7 +170,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         options = {"params": params, "grammar": sampling.build_grammar(request.sampling)}
         request_id = requests.check_request_id(request.request_id) or uuid.uuid4().hex
         requests.check_adapter_id(request.adapter)
-        with self._state.admitted():
+        with self._state.admitted(request.adapter):
             lease = await self._coordinator.acquire(
                 request.adapter,
                 lambda record: auth.caller().may_use(record.tenants),
@@ -229,7 +229,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
     async def _leased(self, adapter: str) -> AsyncIterator[Lease]:
         """Hold an adapter for as long as its caller works with it."""
         requests.check_adapter_id(adapter)
-        with self._state.admitted():
+        with self._state.admitted(adapter):
             lease = await self._coordinator.acquire(
                 adapter, lambda record: auth.caller().may_use(record.tenants)
             )

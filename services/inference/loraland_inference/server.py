@@ -4,15 +4,15 @@ import asyncio
 import functools
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
 import grpc
 import prometheus_client
-import redis.asyncio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from loraland_core.errors import InvalidInput
+from loraland_core.errors import InvalidInput, Unavailable
 from loraland_core.keys import Heartbeat, Residency, ResidentAdapter
 from loraland_core.rpc import admin_pb2, admin_pb2_grpc, inference_pb2, inference_pb2_grpc
 from loraland_core.store import Store
@@ -24,6 +24,7 @@ from loraland_inference.adapters.disk import DiskTier
 from loraland_inference.adapters.presence import Presence
 from loraland_inference.adapters.registry import Registry
 from loraland_inference.adapters.registry_reader import RegistryReader
+from loraland_inference.adapters.retirement import Retirement
 from loraland_inference.admin_service import AdminService
 from loraland_inference.config import Config
 from loraland_inference.engine_client import EngineClient, EngineInfo
@@ -33,8 +34,10 @@ from loraland_inference.server_state import ServerState
 
 log = logging.getLogger("loraland.inference")
 
-REDIS_TIMEOUT_S = 5.0
 MIN_PING_GAP_MS = 10_000
+STOPPING = "this replica is stopping; ask another"
+# How long the last answers may take to be sent.
+END_S = 1.0
 # What the engine says of itself, by its name there.
 ENGINE_GAUGES = {
     "num_waiting": "Completions that wait for KV memory.",
@@ -67,7 +70,11 @@ class Server:
             max_requests=config.max_running + config.max_queue,
         )
         self._store = Store(config.store)
-        self._redis = connect_redis(config.redis_url)
+        self._redis = redis_connection.connect(config.redis, client_name=REDIS_NAME)
+        # A user of its own: who may write heartbeats may not even read how the registry is kept.
+        self._registry_redis = redis_connection.connect(
+            config.redis, client_name=REDIS_NAME, login=config.redis.registry_login
+        )
         self._registry = Registry()
         self._disk = DiskTier(self._store, config.adapter_dir)
         self._engine = EngineClient(
@@ -186,6 +193,9 @@ class Server:
             )
             self._start("verification", verification.run(self._registry, self._store, expected))
             self._start("residents", residents.run(self._coordinator, self._disk))
+            grace_s = self._config.drain_grace_s
+            retirement = Retirement(self._coordinator, self._state, grace_s=grace_s)
+            self._start("retirement", retirement.run())
             self._start("presence", self._presence.run())
         self._schedule(self._set_health(is_serving=True))
 
@@ -210,10 +220,13 @@ class Server:
         try:
             await asyncio.wait_for(self._state.idle.wait(), self._config.drain_grace_s)
         except TimeoutError:
-            log.warning("%d requests outlast the grace period", self._state.num_requests)
+            num_ended = self._state.end(lambda _: Unavailable(STOPPING, retry_after_s=1.0))
+            log.warning("%d requests outlast the grace period and are ended", num_ended)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._state.idle.wait(), END_S)
 
     async def _stop(self, server: grpc.aio.Server) -> None:
-        await server.stop(grace=1.0)
+        await server.stop(grace=END_S)
         for task in self._background.values():
             task.cancel()
         await asyncio.gather(*self._background.values(), return_exceptions=True)

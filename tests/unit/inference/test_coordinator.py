@@ -349,3 +349,17 @@ async def test_slots_survive_random_traffic() -> None:
     assert [r for r in results if isinstance(r, Exception)] == []
     assert sum(s.references for d in table.loaded if (s := table.find(d))) == 0
     assert set(table.loaded) == f.engine.held
+
+
+async def test_artifact_without_a_name_gives_up_its_slot_once_unused() -> None:
+    """Unused at once, used when the last request ends; those with a name stay, pins do not hold."""
+    f = Fixture(num_slots=3)
+    leases = [await f.acquire(i) for i in range(3)]
+    leases[0].release()
+    f.coordinator.slots.pinned = {"d0", "d2"}
+    f.coordinator.retire({"d2"})
+    during = set(f.engine.held)
+    leases[1].release()
+
+    assert (during, f.engine.held) == ({"d1", "d2"}, {"d2"})
+    assert f.coordinator.slots.pinned == {"d2"}

@@ -1,9 +1,10 @@
 """The admission of requests."""
 
+import asyncio
 from contextlib import suppress
 
 import pytest
-from loraland_core.errors import Unavailable
+from loraland_core.errors import NotFound, Unavailable
 from loraland_inference.failures import QueueFull
 from loraland_inference.server_state import ServerState
 
@@ -46,3 +47,27 @@ def test_state_is_idle_only_when_nobody_is_here() -> None:
         raise KeyError
 
     assert (during, state.idle.is_set()) == (False, True)
+
+
+async def test_ended_request_raises_what_it_is_given() -> None:
+    """Whatever it waits for; those of other adapters go on."""
+    state = build_state()
+
+    async def wait(adapter_id: str) -> str:
+        try:
+            with state.admitted(adapter_id):
+                await asyncio.Event().wait()
+        except NotFound as error:
+            return str(error)
+        return "not ended"
+
+    tasks = [asyncio.create_task(wait(name)) for name in ("ns/a", "ns/b")]
+    await asyncio.sleep(0)
+    in_use = state.adapters_in_use
+    num_ended = [state.end(NotFound, "ns/a") for _ in range(2)]
+    first = await tasks[0]
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert (in_use, num_ended, first) == ({"ns/a", "ns/b"}, [1, 0], "ns/a")
+    assert (tasks[1].cancelled(), state.num_requests) == (True, 0)

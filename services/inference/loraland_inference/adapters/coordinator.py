@@ -152,6 +152,17 @@ class Coordinator:
         elif slot is not None:
             slot.is_draining = True
 
+    def retire(self, named: set[str]) -> None:
+        """Give up the slots of artifacts that nobody names, each once no request uses it."""
+        self.slots.pinned &= named
+        for slot in self.slots.loaded_slots:
+            if slot.digest in named:
+                continue
+            if slot.references == 0:
+                self._evict(slot)
+            else:
+                slot.is_draining = True
+
     def lose_slots(self) -> None:
         """Start over: the engine that held the adapters is gone."""
         self.slots.clear()

@@ -38,8 +38,12 @@ class SlotTable:
         return self.num_slots - len(self._slots)
 
     @property
+    def loaded_slots(self) -> list[Slot]:
+        return [s for s in self._slots.values() if s.is_loaded]
+
+    @property
     def loaded(self) -> list[str]:
-        return [s.digest for s in self._slots.values() if s.is_loaded]
+        return [s.digest for s in self.loaded_slots]
 
     def find(self, digest: str) -> Slot | None:
         return self._slots.get(digest)
