@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from loraland_core import paths
+from loraland_core import paths, redis_settings
 from loraland_core.errors import InvalidInput
+from loraland_core.redis_settings import RedisSettings
 from loraland_core.store import StoreConfig
 
 CATALOGUE_FILE = "/etc/loraland/catalogue/catalogue.yaml"
@@ -20,7 +21,7 @@ class Config:
 
     trainer_image: str
     store: StoreConfig
-    redis_url: str
+    redis: RedisSettings
     catalogue_file: Path
     # Empty: all namespaces.
     watch_namespaces: tuple[str, ...]
@@ -43,7 +44,7 @@ def read(environ: Mapping[str, str] = os.environ) -> Config:
             endpoint_url=environ.get("LORALAND_STORE_ENDPOINT_URL") or None,
             region=environ.get("LORALAND_STORE_REGION") or "us-east-1",
         ),
-        redis_url=_required(environ, "LORALAND_REDIS_URL"),
+        redis=redis_settings.read(environ),
         catalogue_file=Path(environ.get("LORALAND_CATALOGUE") or paths.mounted(CATALOGUE_FILE)),
         watch_namespaces=tuple(n.strip() for n in namespaces.split(",") if n.strip()),
         bind_address=environ.get("POD_IP") or "0.0.0.0",  # noqa: S104 (a pod's own network)

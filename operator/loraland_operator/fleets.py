@@ -85,7 +85,8 @@ class Fleets:
     async def sweep(self, base_model: str) -> None:
         """Look at one base model; what fails is tried again with the next sweep."""
         try:
-            if not await self._registry.read_is_intact(base_model):
+            is_intact = await self._registry.read_is_intact(base_model)
+            if not is_intact:
                 log.info("publishing the registry of %s", base_model)
                 await self._registry.publish(base_model, lambda: self._collect(base_model))
                 self._published_at[base_model] = self._clock()
@@ -96,8 +97,9 @@ class Fleets:
         except LoraLandError:
             log.exception("the registry of %s cannot be swept", base_model)
             return
-        # Whoever waited for the registry, or was told that it is away, looks again.
-        everyone = base_model in self._told or base_model not in self._fleets
+        # Whoever waited for the registry, or was told that it is away, looks again; and where Redis
+        # lost a removal, only the Adapter's own plan knows.
+        everyone = not is_intact or base_model in self._told or base_model not in self._fleets
         self._told.discard(base_model)
         self._failing_since.pop(base_model, None)
         before = self._fleets.get(base_model, Fleet())

@@ -83,7 +83,7 @@ async def _open_doors(settings: Config, stack: contextlib.AsyncExitStack) -> Doo
     """Connect to everything outside; ``stack`` closes it again."""
     api = await cluster.connect()
     stack.push_async_callback(api.close)
-    records = registry.connect(settings.redis_url)
+    records = registry.connect(settings.redis)
     stack.push_async_callback(records.close)
     store = Store(settings.store)
     stack.callback(store.close)

@@ -13,18 +13,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import redis.asyncio
-import redis.exceptions
-from loraland_core import keys
+from loraland_core import keys, redis_connection
 from loraland_core.errors import InvalidInput, Unavailable
 from loraland_core.keys import AdapterRecord, Heartbeat, Residency
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
+from loraland_core.redis_settings import RedisSettings
 
 from loraland_operator.plan.fleet import Fleet
 
-SOCKET_TIMEOUT_S = 3.0
 NUM_RETRIES = 2
+# Redis does nothing else during a transaction; thousands of records are written in several.
+WRITE_CHUNK = 500
 # A replica that missed its beats for so long is taken off the index.
 FORGET_REPLICA_S = 600.0
 
@@ -39,6 +37,8 @@ class _Shelf:
     """What we know to stand in the registry of one base model."""
 
     epoch: str = ""
+    # Of the newest entry of the change stream. Whoever lost a write of ours has another one.
+    entry_id: str = ""
     last_revision: int = 0
     records: dict[str, AdapterRecord] = field(default_factory=dict)
 
@@ -47,6 +47,8 @@ class Registry:
     """Registries by base model. All methods raise ``Unavailable`` where Redis does not answer."""
 
     def __init__(self, client: Any, *, clock: Callable[[], float] = time.time) -> None:
+        # Asked before each write; whoever may not write any more does not return from it.
+        self.before_write: Callable[[], None] = lambda: None
         self._client = client
         self._clock = clock
         self._shelves: dict[str, _Shelf] = {}
@@ -64,11 +66,16 @@ class Registry:
         return shelf.records.get(adapter_id)
 
     async def read_is_intact(self, base_model: str) -> bool:
-        """Return whether the publication in Redis is the one that we wrote."""
-        shelf = self._shelves.get(base_model)
-        async with _translated():
+        """Return whether the publication in Redis is the one that we wrote, to the last change.
+
+        It is not after a loss, and not after a failover or a restart that lost what came last.
+        """
+        # Between our own write and our noting it, the two would differ as well.
+        async with self._locks[base_model], _translated():
+            shelf = self._shelves.get(base_model)
             epoch = await self._client.get(keys.epoch(base_model))
-        return shelf is not None and epoch == shelf.epoch
+            entry_id, _ = await self._read_newest_change(base_model)
+        return shelf is not None and (epoch, entry_id) == (shelf.epoch, shelf.entry_id)
 
     async def put(self, adapter_id: str, record: AdapterRecord) -> AdapterRecord:
         """Write one record under the next revision and return it."""
@@ -77,7 +84,7 @@ class Registry:
             shelf = self._shelf(base_model)
             revision = self._next_revision(shelf)
             written = record.model_copy(update={"revision": revision})
-            await self._write(base_model, {adapter_id: written}, (), revision)
+            shelf.entry_id = await self._write(base_model, {adapter_id: written}, (), revision)
             shelf.records[adapter_id] = written
         return written
 
@@ -86,7 +93,7 @@ class Registry:
         async with self._locks[base_model], _translated():
             shelf = self._shelf(base_model)
             revision = self._next_revision(shelf)
-            await self._write(base_model, {}, (adapter_id,), revision)
+            shelf.entry_id = await self._write(base_model, {}, (adapter_id,), revision)
             shelf.records.pop(adapter_id, None)
 
     async def publish(self, base_model: str, collect: Collect) -> None:
@@ -104,10 +111,11 @@ class Registry:
         present = await self._read_records(base_model)
         kept = self._shelves.get(base_model, _Shelf())
         shelf = _Shelf()
+        shelf.entry_id, newest_revision = await self._read_newest_change(base_model)
         shelf.last_revision = max(
-            await self._read_last_revision(base_model, present),
+            newest_revision,
             kept.last_revision,
-            *(r.revision for r in wanted.values()),
+            *(r.revision for r in (*present.values(), *wanted.values())),
         )
         changed: dict[str, AdapterRecord] = {}
         for id_, record in wanted.items():
@@ -119,10 +127,11 @@ class Registry:
         strangers = tuple(id_ for id_ in present if id_ not in known_ids)
         revision = self._next_revision(shelf)
         if changed or strangers:
-            await self._write(base_model, changed, strangers, revision)
+            shelf.entry_id = await self._write(base_model, changed, strangers, revision)
         shelf.records = {i: r for i, r in present.items() if i not in strangers} | changed
         epoch = keys.Epoch(revision=revision, num_adapters=len(shelf.records))
         shelf.epoch = epoch.to_json()
+        self.before_write()
         await self._client.set(keys.epoch(base_model), shelf.epoch)
         return shelf
 
@@ -151,17 +160,23 @@ class Registry:
         changed: Mapping[str, AdapterRecord],
         removed: tuple[str, ...],
         revision: int,
-    ) -> None:
-        """Write records and the entries of the change stream in one transaction."""
+    ) -> str:
+        """Write records, each with its entry of the change stream; return the last entry's id."""
         hash_, stream = keys.adapters(base_model), keys.changes(base_model)
-        async with self._client.pipeline(transaction=True) as pipeline:
-            for id_, record in changed.items():
-                pipeline.hset(hash_, id_, record.to_json())
-                _announce(pipeline, stream, id_, record.revision, "put")
-            for id_ in removed:
-                pipeline.hdel(hash_, id_)
-                _announce(pipeline, stream, id_, revision, "delete")
-            await pipeline.execute()
+        writes = [*changed.items(), *((id_, None) for id_ in removed)]
+        entry_id = ""
+        for start in range(0, len(writes), WRITE_CHUNK):
+            self.before_write()
+            async with self._client.pipeline(transaction=True) as pipeline:
+                for id_, record in writes[start : start + WRITE_CHUNK]:
+                    if record is None:
+                        pipeline.hdel(hash_, id_)
+                        _announce(pipeline, stream, id_, revision, "delete")
+                    else:
+                        pipeline.hset(hash_, id_, record.to_json())
+                        _announce(pipeline, stream, id_, record.revision, "put")
+                entry_id = (await pipeline.execute())[-1]
+        return entry_id
 
     async def _read_records(self, base_model: str) -> dict[str, AdapterRecord]:
         found: dict[str, AdapterRecord] = {}
@@ -175,13 +190,12 @@ class Registry:
                 )
         return found
 
-    async def _read_last_revision(
-        self, base_model: str, present: Mapping[str, AdapterRecord]
-    ) -> int:
-        revisions = [r.revision for r in present.values()]
-        for _, entry in await self._client.xrevrange(keys.changes(base_model), count=1):
-            revisions.append(int(entry.get("revision", 0)))
-        return max(revisions, default=0)
+    async def _read_newest_change(self, base_model: str) -> tuple[str, int]:
+        """Return id and revision of the change stream's last entry; nothing and 0 without one."""
+        newest = await self._client.xrevrange(keys.changes(base_model), count=1)
+        for entry_id, entry in newest:
+            return entry_id, int(entry.get("revision", 0))
+        return "", 0
 
     def _shelf(self, base_model: str) -> _Shelf:
         shelf = self._shelves.get(base_model)
@@ -195,25 +209,11 @@ class Registry:
         return shelf.last_revision
 
 
-def connect(url: str) -> Registry:
+def connect(settings: RedisSettings) -> Registry:
     """Return a registry on a client that gives up on a silent Redis within seconds."""
-    retry = Retry(ExponentialWithJitterBackoff(cap=1.0, base=0.1), NUM_RETRIES)
-    try:
-        client = redis.asyncio.Redis.from_url(
-            url,
-            decode_responses=True,
-            socket_timeout=SOCKET_TIMEOUT_S,
-            socket_connect_timeout=SOCKET_TIMEOUT_S,
-            health_check_interval=15,
-            retry=retry,
-            client_name="loraland-operator",
-        )
-    except ValueError as error:
-        # Not the error's own text: it may quote a part of the password.
-        raise InvalidInput(
-            "expected redis://user:password@host:port/number, all of it percent-encoded",
-            field="LORALAND_REDIS_URL",
-        ) from error
+    client = redis_connection.connect(
+        settings, client_name="loraland-operator", decode_responses=True, num_retries=NUM_RETRIES
+    )
     return Registry(client)
 
 
@@ -244,6 +244,6 @@ def _parse_residency(data: str | None) -> Residency | None:
 async def _translated() -> AsyncIterator[None]:
     try:
         yield
-    except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
-        detail = str(error) or type(error).__name__
+    except redis_connection.FAILURES as error:
+        detail = redis_connection.describe(error)
         raise Unavailable(f"the registry (Redis) does not answer: {detail}") from error

@@ -125,6 +125,7 @@ class Reason(StrEnum):
     # ArtifactVerified
     ARTIFACT_VALID = "ArtifactValid"
     MANIFEST_MISSING = "ManifestMissing"
+    RECORD_UNREADABLE = "RecordUnreadable"
     DIGEST_MISMATCH = "DigestMismatch"
     ARTIFACT_INVALID = "ArtifactInvalid"
     IMPORT_UNSUPPORTED = "ImportUnsupported"

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from loraland_core import catalogue, paths
+from loraland_core import catalogue, paths, redis_settings
 from loraland_core.errors import InvalidInput
+from loraland_core.redis_settings import RedisSettings
 from loraland_core.store import StoreConfig
 
 CATALOGUE_FILE = "/etc/loraland/catalogue/catalogue.yaml"
@@ -20,7 +21,7 @@ class Config:
     base_model: str
     entry: catalogue.BaseModelEntry
     store: StoreConfig
-    redis_url: str
+    redis: RedisSettings
     tokens_file: Path
     cache_dir: Path
     adapter_dir: Path
@@ -59,7 +60,7 @@ def read(environ: Mapping[str, str]) -> Config:
             endpoint_url=environ.get("LORALAND_STORE_ENDPOINT_URL") or None,
             region=environ.get("LORALAND_STORE_REGION") or "us-east-1",
         ),
-        redis_url=_required(environ, "LORALAND_REDIS_URL"),
+        redis=redis_settings.read(environ),
         tokens_file=Path(environ.get("LORALAND_TOKENS_FILE") or paths.mounted(TOKENS_FILE)),
         cache_dir=cache_dir,
         adapter_dir=Path(environ.get("LORALAND_ADAPTER_DIR") or cache_dir / "adapters"),

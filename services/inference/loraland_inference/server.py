@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from importlib import metadata
 from typing import Any
@@ -12,6 +12,7 @@ import grpc
 import prometheus_client
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from loraland_core import redis_connection
 from loraland_core.errors import InvalidInput, Unavailable
 from loraland_core.keys import Heartbeat, Residency, ResidentAdapter
 from loraland_core.rpc import admin_pb2, admin_pb2_grpc, inference_pb2, inference_pb2_grpc
@@ -21,6 +22,7 @@ from loraland_inference import auth, requests
 from loraland_inference.adapters import residents, verification
 from loraland_inference.adapters.coordinator import Coordinator
 from loraland_inference.adapters.disk import DiskTier
+from loraland_inference.adapters.link import Link
 from loraland_inference.adapters.presence import Presence
 from loraland_inference.adapters.registry import Registry
 from loraland_inference.adapters.registry_reader import RegistryReader
@@ -35,6 +37,7 @@ from loraland_inference.server_state import ServerState
 log = logging.getLogger("loraland.inference")
 
 MIN_PING_GAP_MS = 10_000
+REDIS_NAME = "loraland-inference"
 STOPPING = "this replica is stopping; ask another"
 # How long the last answers may take to be sent.
 END_S = 1.0
@@ -75,6 +78,10 @@ class Server:
         self._registry_redis = redis_connection.connect(
             config.redis, client_name=REDIS_NAME, login=config.redis.registry_login
         )
+        self._links = {
+            "registry": Link("what is known is served on"),
+            "presence": Link("this replica is not seen"),
+        }
         self._registry = Registry()
         self._disk = DiskTier(self._store, config.adapter_dir)
         self._engine = EngineClient(
@@ -90,7 +97,13 @@ class Server:
             engine=self._engine,
             num_slots=config.num_slots,
         )
-        self._presence = Presence(self._redis, heartbeat=self._heartbeat, residency=self._residency)
+        self._presence = Presence(
+            self._redis,
+            heartbeat=self._heartbeat,
+            residency=self._residency,
+            link=self._links["presence"],
+        )
+        self._registry.on_judged = self._presence.tell
         self._health = health.aio.HealthServicer()
         self._background: dict[str, asyncio.Task[Any]] = {}
 
@@ -107,7 +120,12 @@ class Server:
         await server.start()
         log.info("listening on %s", self._config.address)
         self._watch_metrics()
-        reader = RegistryReader(self._redis, self._config.base_model, self._registry)
+        reader = RegistryReader(
+            self._registry_redis,
+            self._config.base_model,
+            self._registry,
+            link=self._links["registry"],
+        )
         self._start("engine", self._engine.run())
         self._start("registry", reader.run())
         try:
@@ -178,7 +196,12 @@ class Server:
         watch = self._metrics.watch
         watch("requests_running", "Running and waiting.", lambda: self._state.num_requests)
         watch("adapters_resident", "In slots.", lambda: len(self._coordinator.slots.loaded))
-        watch("adapters_known", "Registered.", lambda: len(self._registry.records))
+        watch("adapters_known", "Registered.", lambda: len(self._registry))
+        watch("registry_known", "1 once it has been read whole.", lambda: self._registry.is_known)
+        for name, link in self._links.items():
+            watch(f"redis_{name}_up", "1 while Redis does as asked.", _reader(link, "is_up"))
+            watch(f"redis_{name}_failures", "Since the start.", _reader(link, "num_failures"))
+            watch(f"redis_{name}_silent_seconds", "Since it last did.", _reader(link, "silent_s"))
         for name, text in ENGINE_GAUGES.items():
             watch(f"engine_{name}", text, functools.partial(self._engine.stat, name))
         watch("engine_restarts", "Since the start.", lambda: self._engine.num_restarts)
@@ -234,6 +257,7 @@ class Server:
         if self._engine.info is not None:
             await self._presence.leave()
         await self._redis.aclose()
+        await self._registry_redis.aclose()
         self._store.close()
 
     def _heartbeat(self) -> Heartbeat:
@@ -261,22 +285,8 @@ class Server:
         return Residency(replica=self._config.replica, adapters=held)
 
 
-def connect_redis(url: str) -> redis.asyncio.Redis:
-    """Return a client that gives up on a silent Redis within seconds."""
-    try:
-        return redis.asyncio.Redis.from_url(
-            url,
-            socket_timeout=REDIS_TIMEOUT_S,
-            socket_connect_timeout=REDIS_TIMEOUT_S,
-            # Replies have one shape for every server from 6.2 on.
-            protocol=2,
-        )
-    except ValueError as error:
-        # Not the error's own text: it may quote a part of the password.
-        raise InvalidInput(
-            "expected redis://user:password@host:port/number, all of it percent-encoded",
-            field="LORALAND_REDIS_URL",
-        ) from error
+def _reader(link: Link, attribute: str) -> Callable[[], float]:
+    return lambda: float(getattr(link, attribute))
 
 
 def start_metrics_endpoint(config: Config) -> None:

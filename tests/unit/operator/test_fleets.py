@@ -27,12 +27,14 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.published: tuple[Mapping[str, AdapterRecord], set[str]] = {}, set()
         self.fleet = Fleet()
+        self.is_intact = False
 
     async def read_is_intact(self, _: str) -> bool:
-        return False
+        return self.is_intact
 
     async def publish(self, _: str, collect: Collect) -> None:
         self.published = await collect()
+        self.is_intact = True
 
     async def read_fleet(self, _: str) -> Fleet:
         return self.fleet

@@ -1,19 +1,21 @@
 """This replica's signs of life in Redis: the heartbeat, what it holds, its place in the index."""
 
 import asyncio
-import logging
+import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
-import redis.asyncio
-import redis.exceptions
-from loraland_core import keys
+from loraland_core import keys, redis_connection
 from loraland_core.keys import Heartbeat, Residency
 
-log = logging.getLogger("loraland.presence")
+from loraland_inference.adapters.link import Link
 
 # A replica that has been silent this long is dropped from the index by whichever beats next.
 FORGET_AFTER_S = 60.0
+# News is told at once, but no oftener than this.
+MIN_GAP_S = 0.25
 
 
 class Presence:
@@ -21,31 +23,38 @@ class Presence:
 
     def __init__(
         self,
-        client: redis.asyncio.Redis,
+        client: Any,
         *,
         heartbeat: Callable[[], Heartbeat],
         residency: Callable[[], Residency],
         every_s: float = keys.HEARTBEAT_EVERY_S,
+        link: Link | None = None,
     ) -> None:
         self._redis = client
         self._heartbeat = heartbeat
         self._residency = residency
         self._every_s = every_s
+        self._link = link or Link("this replica is not seen")
+        self._news = asyncio.Event()
         self._written: Residency | None = None
-        self._is_down = False
+
+    def tell(self) -> None:
+        """Beat soon: there is something new to say."""
+        self._news.set()
 
     async def run(self) -> None:
         while True:
+            self._news.clear()
             try:
                 await self._beat()
-                self._is_down = False
-            except (redis.exceptions.RedisError, OSError) as error:
-                # After an outage the residency may be gone as well.
+                self._link.worked()
+            except redis_connection.FAILURES as error:
+                # After an outage the residency may be gone as well. However long it lasts, the
+                # beat keeps its pace: a replica that is not seen gets no requests.
                 self._written = None
-                if not self._is_down:
-                    log.warning("no heartbeat: redis does not answer: %s", error)
-                self._is_down = True
-            await asyncio.sleep(self._every_s)
+                self._link.failed(error)
+                self._news.clear()
+            await self._pause()
 
     async def leave(self) -> None:
         """Vanish at once instead of at the end of the TTL."""
@@ -56,8 +65,15 @@ class Presence:
                 pipe.delete(keys.residency(beat.base_model, beat.replica))
                 pipe.zrem(keys.replicas(beat.base_model), beat.replica)
                 await pipe.execute()
-        except (redis.exceptions.RedisError, OSError) as error:
-            log.warning("redis does not answer; this replica vanishes by its TTL: %s", error)
+        except redis_connection.FAILURES as error:
+            self._link.failed(error)
+
+    async def _pause(self) -> None:
+        """Wait for the next beat, or for news; replicas that started together drift apart."""
+        await asyncio.sleep(MIN_GAP_S)
+        rest_s = self._every_s * random.uniform(0.9, 1.1) - MIN_GAP_S  # noqa: S311 (jitter)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), max(rest_s, 0.0))
 
     async def _beat(self) -> None:
         beat, residency = self._heartbeat(), self._residency()

@@ -4,7 +4,7 @@ The state and its rules; Redis itself is read by ``registry_reader``. A registry
 read completely is *unknown*, not empty: nothing is forgotten because of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from loraland_core import keys
@@ -30,37 +30,57 @@ class Registry:
 
     is_known: bool = False
     on_change: Callable[[], None] = lambda: None
+    # Called when there is a verdict on every record, and so something new to tell.
+    on_judged: Callable[[], None] = lambda: None
+    # The newest revision that has been read.
+    read_revision: int = 0
     _known: dict[str, _Known] = field(default_factory=dict)
-    _read_revision: int = 0
+    # Records without a verdict, and refused ones: a land of thousands is not searched for them.
+    _pending: dict[str, AdapterRecord] = field(default_factory=dict)
+    _refused: set[str] = field(default_factory=set)
 
     @property
     def applied_revision(self) -> int:
         """The revision up to which every record has been verified or rejected."""
-        pending = [k.record.revision for k in self._known.values() if not k.is_verified]
-        return min([self._read_revision, *(revision - 1 for revision in pending)])
+        pending = (record.revision - 1 for record in self._pending.values())
+        return min([self.read_revision, *pending])
 
     @property
     def records(self) -> dict[str, AdapterRecord]:
         return {adapter_id: known.record for adapter_id, known in self._known.items()}
 
-    def replace(self, records: dict[str, AdapterRecord], revision: int) -> None:
-        """Take a complete reading; what it lacks is gone."""
-        for adapter_id in set(self._known) - set(records):
-            del self._known[adapter_id]
-        for adapter_id, record in records.items():
-            self._put(adapter_id, record)
-        self._read_revision = max([revision, *(r.revision for r in records.values())])
-        self.is_known = True
-        self.on_change()
+    def __len__(self) -> int:
+        return len(self._known)
 
-    def apply(self, adapter_id: str, record: AdapterRecord | None, revision: int) -> None:
+    def replace(
+        self,
+        records: Mapping[str, AdapterRecord],
+        revision: int,
+        rejections: Mapping[str, Rejection] | None = None,
+    ) -> None:
+        """Take a complete reading; what it lacks is gone. ``rejections``: what cannot be read."""
+        for adapter_id in set(self._known) - set(records):
+            self._remove(adapter_id)
+        for adapter_id, record in records.items():
+            self._put(adapter_id, record, (rejections or {}).get(adapter_id))
+        self.read_revision = max([revision, *(r.revision for r in records.values())])
+        self.is_known = True
+        self._tell()
+
+    def apply(
+        self,
+        adapter_id: str,
+        record: AdapterRecord | None,
+        revision: int,
+        rejection: Rejection | None = None,
+    ) -> None:
         """Take one change; ``None`` is a deletion."""
         if record is None:
-            self._known.pop(adapter_id, None)
+            self._remove(adapter_id)
         else:
-            self._put(adapter_id, record)
-        self._read_revision = max(self._read_revision, revision)
-        self.on_change()
+            self._put(adapter_id, record, rejection)
+        self.read_revision = max(self.read_revision, revision)
+        self._tell()
 
     def forget_completeness(self) -> None:
         self.is_known = False
@@ -75,7 +95,7 @@ class Registry:
         raise NotFound(f"there is no adapter {adapter_id!r} here, or it is not yours to use")
 
     def unverified(self) -> list[tuple[str, AdapterRecord]]:
-        return [(i, k.record) for i, k in self._known.items() if not k.is_verified]
+        return list(self._pending.items())
 
     def set_verified(
         self, adapter_id: str, record: AdapterRecord, rejection: Rejection | None
@@ -83,20 +103,22 @@ class Registry:
         """Note the verdict on a record, unless a newer one has taken its place."""
         known = self._known.get(adapter_id)
         if known is not None and known.record.digest == record.digest:
-            known.is_verified, known.rejection, known.retry_at_s = True, rejection, None
+            self._judge(adapter_id, known, rejection)
+            if not self._pending:
+                self.on_judged()
 
     def reject(self, digest: str, rejection: Rejection, now_s: float) -> None:
         """Refuse an artifact whose files turned out wrong, for a while."""
-        for known in self._known.values():
+        for adapter_id, known in self._known.items():
             if known.record.digest == digest:
-                known.is_verified, known.rejection = True, rejection
-                known.retry_at_s = now_s + RETRY_AFTER_S
+                self._judge(adapter_id, known, rejection, retry_at_s=now_s + RETRY_AFTER_S)
 
     def accept(self, digest: str) -> None:
         """Lift a temporary rejection: the files have been read and are as they should be."""
-        for known in self._known.values():
+        for adapter_id in list(self._refused):
+            known = self._known[adapter_id]
             if known.record.digest == digest and known.retry_at_s is not None:
-                known.rejection, known.retry_at_s = None, None
+                self._judge(adapter_id, known, None)
 
     def rejection(self, adapter_id: str) -> Rejection | None:
         known = self._known.get(adapter_id)
@@ -111,15 +133,53 @@ class Registry:
 
     def rejections(self) -> dict[str, Rejection]:
         """Return what a heartbeat tells; bounded."""
-        found = {i: k.rejection for i, k in self._known.items() if k.rejection is not None}
-        return dict(sorted(found.items())[: keys.MAX_REJECTED])
+        told = sorted(self._refused)[: keys.MAX_REJECTED]
+        found = {adapter_id: self._known[adapter_id].rejection for adapter_id in told}
+        return {adapter_id: r for adapter_id, r in found.items() if r is not None}
 
-    def _put(self, adapter_id: str, record: AdapterRecord) -> None:
+    def _tell(self) -> None:
+        self.on_change()
+        if not self._pending:
+            # A deletion, a record that cannot be read: nothing is left to wait for.
+            self.on_judged()
+
+    def _put(self, adapter_id: str, record: AdapterRecord, rejection: Rejection | None) -> None:
         before = self._known.get(adapter_id)
         if before is not None and before.record.revision > record.revision:
             # A slow reading must not undo a newer change.
             return
-        if before is not None and before.record.same_content(record):
+        if before is not None and rejection is None and _is_same(before, record):
             before.record = record
             return
-        self._known[adapter_id] = _Known(record)
+        known = self._known[adapter_id] = _Known(record)
+        self._pending[adapter_id] = record
+        self._refused.discard(adapter_id)
+        if rejection is not None:
+            self._judge(adapter_id, known, rejection)
+
+    def _judge(
+        self,
+        adapter_id: str,
+        known: _Known,
+        rejection: Rejection | None,
+        *,
+        retry_at_s: float | None = None,
+    ) -> None:
+        known.is_verified, known.rejection, known.retry_at_s = True, rejection, retry_at_s
+        self._pending.pop(adapter_id, None)
+        if rejection is None:
+            self._refused.discard(adapter_id)
+        else:
+            self._refused.add(adapter_id)
+
+    def _remove(self, adapter_id: str) -> None:
+        self._known.pop(adapter_id, None)
+        self._pending.pop(adapter_id, None)
+        self._refused.discard(adapter_id)
+
+
+def _is_same(before: _Known, record: AdapterRecord) -> bool:
+    """Whether a record says what is known already; a stub of an unreadable one never does."""
+    if before.record is record:
+        return True
+    return bool(before.record.base_model) and before.record.same_content(record)
