@@ -97,6 +97,7 @@ class Adapters:
         if plan.withdraw:
             await self.registry.remove(adapter.spec.base_model, id_)
         for prefix in plan.delete_prefixes:
+            self.cluster.before_write()
             try:
                 num_deleted = await asyncio.to_thread(self.store.delete_prefix, prefix)
             except (InvalidInput, Unavailable) as error:

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -80,6 +80,7 @@ CONFIG_MAPS = Resource("v1", "configmaps", "ConfigMap")
 SERVICES = Resource("v1", "services", "Service")
 SECRETS = Resource("v1", "secrets", "Secret")
 EVENTS = Resource("v1", "events", "Event")
+LEASES = Resource("coordination.k8s.io/v1", "leases", "Lease")
 _BY_KIND = {r.kind: r for r in (FINE_TUNE_JOBS, ADAPTERS, JOBS, PODS, CONFIG_MAPS, SERVICES)}
 
 
@@ -91,6 +92,9 @@ class Cluster:
     """One Kubernetes API server, as KUBECONFIG or the pod's service account names it."""
 
     def __init__(self, configuration: Configuration) -> None:
+        self.identity = ""
+        # Asked before each write; whoever may not write any more does not return from it.
+        self.before_write: Callable[[], None] = lambda: None
         self._configuration = configuration
         self._rest = RESTClientObject(configuration)
         self._server = str(configuration.host).rstrip("/")
@@ -160,6 +164,16 @@ class Cluster:
             content_type=MERGE_PATCH,
         )
 
+    async def create(self, resource: Resource, obj: Mapping[str, Any]) -> Object:
+        """Create an object, or raise ``AlreadyExists``."""
+        return await self._call("POST", resource.path(obj["metadata"]["namespace"]), body=obj)
+
+    async def replace(self, resource: Resource, obj: Mapping[str, Any]) -> Object:
+        """Replace the very version that ``obj`` was read as, or raise ``Stale``."""
+        metadata = obj["metadata"]
+        path = resource.path(metadata["namespace"], metadata["name"])
+        return await self._call("PUT", path, body=obj)
+
     async def delete(self, resource: Resource, obj: Mapping[str, Any]) -> None:
         """Delete this very object; one that is gone, or another of its name, is left alone."""
         metadata = obj["metadata"]
@@ -218,7 +232,7 @@ class Cluster:
         headers = {
             "Accept": accept,
             "Content-Type": content_type,
-            "User-Agent": "loraland-operator",
+            "User-Agent": f"loraland-operator ({self.identity})",
         }
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
@@ -240,6 +254,8 @@ class Cluster:
         if token:
             headers = {**headers, "Authorization": token}
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+        if method != "GET":
+            self.before_write()
         try:
             response = await self._rest.request(
                 method, url, headers=headers, body=body, _request_timeout=timeout

@@ -1,6 +1,8 @@
 """The operator's settings, read once from the environment."""
 
 import os
+import socket
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,9 @@ class Config:
     log_format: str
     log_level: str
     num_workers: int
+    # Where the Lease lies, and by what name this process holds it.
+    namespace: str
+    identity: str
 
 
 def read(environ: Mapping[str, str] = os.environ) -> Config:
@@ -53,6 +58,9 @@ def read(environ: Mapping[str, str] = os.environ) -> Config:
         log_format=_choice(environ, "LORALAND_LOG_FORMAT", ("text", "json")),
         log_level=environ.get("LORALAND_LOG_LEVEL") or "INFO",
         num_workers=_number(environ, "LORALAND_NUM_WORKERS", 8, least=1),
+        namespace=environ.get("POD_NAMESPACE") or "default",
+        # A pod runs one operator at a time: restarted in its place, it leads on at once.
+        identity=environ.get("POD_NAME") or f"{socket.gethostname()}-{uuid.uuid4()}",
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import signal
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from loraland_operator.cluster import Cluster
 from loraland_operator.config import Config
 from loraland_operator.finetunejob import FineTuneJobs
 from loraland_operator.fleets import Fleets
+from loraland_operator.health import Check, serving
+from loraland_operator.leadership import Leadership
 from loraland_operator.mirror import Key, Mirror
 from loraland_operator.plan.finetunejob import Settings
 from loraland_operator.progress import ProgressReader
@@ -27,6 +30,7 @@ from loraland_operator.registry import Registry
 from loraland_operator.resync import Resync
 from loraland_operator.workqueue import Reconcile, Workqueue
 
+LEASE = "loraland-operator"
 log = logging.getLogger(__name__)
 
 
@@ -41,7 +45,53 @@ class Doors:
 
 
 async def serve(settings: Config) -> None:
-    """Run until a signal ends it; whoever elects a leader calls this when elected."""
+    """Wait for the Lease, then reconcile until a signal ends it."""
+    health: dict[str, Check] = {}
+    stop = asyncio.Event()
+    async with contextlib.AsyncExitStack() as stack:
+        api = await cluster.connect()
+        stack.push_async_callback(api.close)
+        leadership = Leadership(
+            api, namespace=settings.namespace, name=LEASE, identity=settings.identity
+        )
+        api.identity = settings.identity
+        api.before_write = leadership.check
+        await stack.enter_async_context(
+            serving(settings.bind_address, settings.liveness_port, health)
+        )
+        metrics.serve(settings.bind_address, settings.metrics_port)
+        metrics.LEADING.set_function(lambda: leadership.is_leading)
+        # After everything else has ended, so that the next one finds a quiet field.
+        stack.push_async_callback(leadership.release)
+        if await _elect(leadership, stop):
+            await _lead(settings, api, leadership, health, stop)
+
+
+async def _elect(leadership: Leadership, stop: asyncio.Event) -> bool:
+    """Wait until this process leads; False if a signal ended the wait."""
+    waiting = asyncio.ensure_future(leadership.acquire())
+
+    def end() -> None:
+        stop.set()
+        waiting.cancel()
+
+    # They stay until kopf puts its own in their place.
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    leadership.check_when_continued()
+    return not stop.is_set()
+
+
+async def _lead(
+    settings: Config,
+    api: Cluster,
+    leadership: Leadership,
+    health: dict[str, Check],
+    stop: asyncio.Event,
+) -> None:
     base_models = BaseModels(settings.catalogue_file)
     mirror = Mirror()
     reconcilers: dict[str, Reconcile[Key]] = {}
@@ -53,7 +103,7 @@ async def serve(settings: Config) -> None:
 
     queue: Workqueue[Key] = Workqueue(reconcile, num_workers=settings.num_workers)
     async with contextlib.AsyncExitStack() as stack:
-        doors = await _open_doors(settings, stack)
+        doors = await _open_doors(settings, api, leadership, stack)
         fleets = Fleets(
             registry=doors.registry,
             cluster=doors.cluster,
@@ -63,7 +113,7 @@ async def serve(settings: Config) -> None:
             wake=queue.add,
         )
         reconcilers.update(_build_reconcilers(settings, doors, mirror, fleets, base_models))
-        metrics.serve(settings.bind_address, settings.metrics_port, queue_length=queue.__len__)
+        metrics.QUEUE.set_function(queue.__len__)
         queue.start()
         stack.push_async_callback(queue.stop)
         resync = Resync(
@@ -72,18 +122,21 @@ async def serve(settings: Config) -> None:
             namespaces=settings.watch_namespaces,
             wake=queue.add,
         )
-        for name, endless in (("fleets", fleets.run()), ("resync", resync.run())):
-            task = asyncio.create_task(endless, name=name)
+        health["watch streams"] = lambda: resync.stalled
+        endless = {"fleets": fleets.run(), "resync": resync.run(), "lease": leadership.hold()}
+        for name, work in endless.items():
+            task = asyncio.create_task(work, name=name)
             stack.callback(task.cancel)
             background.append(task)
-        await _watch(settings, mirror, queue, background)
+        await _watch(settings, mirror, queue, background, stop)
 
 
-async def _open_doors(settings: Config, stack: contextlib.AsyncExitStack) -> Doors:
+async def _open_doors(
+    settings: Config, api: Cluster, leadership: Leadership, stack: contextlib.AsyncExitStack
+) -> Doors:
     """Connect to everything outside; ``stack`` closes it again."""
-    api = await cluster.connect()
-    stack.push_async_callback(api.close)
     records = registry.connect(settings.redis)
+    records.before_write = leadership.check
     stack.push_async_callback(records.close)
     store = Store(settings.store)
     stack.callback(store.close)
@@ -117,13 +170,16 @@ def _build_reconcilers(
 
 
 async def _watch(
-    settings: Config, mirror: Mirror, queue: Workqueue[Key], background: list[asyncio.Task[None]]
+    settings: Config,
+    mirror: Mirror,
+    queue: Workqueue[Key],
+    background: list[asyncio.Task[None]],
+    stop: asyncio.Event,
 ) -> None:
     """Let kopf watch until a signal ends it, or a task dies, which must not go unnoticed."""
     watched = kopf.OperatorRegistry()
     handlers.register(watched, mirror=mirror, queue=queue)
     kopf.on.login(registry=watched, id="login")(handlers.login)
-    stop = asyncio.Event()
     for task in background:
         task.add_done_callback(lambda _: stop.set())
 
@@ -138,7 +194,6 @@ async def _watch(
         standalone=True,
         clusterwide=not settings.watch_namespaces,
         namespaces=settings.watch_namespaces,
-        liveness_endpoint=f"http://{settings.bind_address}:{settings.liveness_port}/healthz",
         stop_flag=stop,
     )
     for task in background:

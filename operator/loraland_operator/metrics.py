@@ -1,7 +1,7 @@
 """Prometheus metrics of the operator."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import prometheus_client
@@ -10,6 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram
 RECONCILES = Counter("loraland_operator_reconciles", "Reconciliations, by kind.", ["kind"])
 ERRORS = Counter("loraland_operator_reconcile_errors", "Failed reconciliations.", ["kind"])
 SECONDS = Histogram("loraland_operator_reconcile_seconds", "Time of a reconciliation.", ["kind"])
+LEADING = Gauge("loraland_operator_leading", "1 while this process holds the Lease.")
 QUEUE = Gauge("loraland_operator_queue_length", "Objects that wait for a worker.")
 
 
@@ -27,7 +28,6 @@ def observed(kind: str) -> Iterator[None]:
         SECONDS.labels(kind).observe(time.monotonic() - start_s)
 
 
-def serve(address: str, port: int, *, queue_length: Callable[[], int]) -> None:
+def serve(address: str, port: int) -> None:
     """Answer ``GET /metrics`` from a thread of its own."""
-    QUEUE.set_function(queue_length)
     prometheus_client.start_http_server(port, addr=address)

@@ -30,29 +30,34 @@ class Mirror:
         self._by_kind: dict[str, dict[Key, Object]] = defaultdict(dict)
         self._pods_by_job: dict[str, dict[Key, Object]] = defaultdict(dict)
 
-    def put(self, obj: Object) -> bool:
-        """Take an object in; return whether it is news."""
+    def is_news(self, obj: Object) -> bool:
         key = key_of(obj)
         before = self._by_kind[key.kind].get(key)
-        if before is not None and not _is_newer(obj, before):
+        return before is None or _is_newer(obj, before)
+
+    def put(self, obj: Object) -> bool:
+        """Take an object in; return whether it is news."""
+        if not self.is_news(obj):
             return False
+        key = key_of(obj)
         self._by_kind[key.kind][key] = obj
         if key.kind == "Pod":
             self._pods_by_job[_job_uid(obj)][key] = obj
         return True
 
-    def remove(self, obj: Object) -> None:
-        """Forget an object, unless another one of its name came meanwhile."""
+    def remove(self, obj: Object) -> bool:
+        """Forget an object, unless another one of its name came meanwhile; whether it was there."""
         key = key_of(obj)
         before = self._by_kind[key.kind].get(key)
         if before is None or before["metadata"].get("uid") != obj["metadata"].get("uid"):
-            return
+            return False
         del self._by_kind[key.kind][key]
         if key.kind == "Pod":
             uid = _job_uid(before)
             self._pods_by_job[uid].pop(key, None)
             if not self._pods_by_job[uid]:
                 del self._pods_by_job[uid]
+        return True
 
     def find(self, kind: str, namespace: str, name: str) -> Object | None:
         return self._by_kind[kind].get(Key(kind, namespace, name))

@@ -6,6 +6,7 @@ would otherwise stay unseen until the operator restarts.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 
 from loraland_core import names
@@ -18,6 +19,12 @@ from loraland_operator.mirror import Key, Mirror, Object, key_of
 log = logging.getLogger(__name__)
 
 EVERY_S = 120.0
+# After a look that found something.
+AGAIN_S = 15.0
+# What the list shows may reach us by its stream a moment later.
+GRACE_S = 3.0
+# So many looks in a row that find what no stream brought: the streams are dead.
+STALLED_LOOKS = 3
 # Pods and Jobs of others are none of our business.
 CHILD_SELECTOR = names.LABEL_JOB_UID
 WATCHED = (
@@ -47,16 +54,25 @@ class Resync:
         mirror: Mirror,
         namespaces: tuple[str, ...],
         wake: Callable[[Key], None],
+        grace_s: float = GRACE_S,
     ) -> None:
+        self._grace_s = grace_s
+        # Looks in a row that found something that no stream had brought, by plural.
+        self._misses: Counter[str] = Counter()
         self._cluster = cluster
         self._mirror = mirror
         self._namespaces = namespaces
         self._wake = wake
 
+    @property
+    def stalled(self) -> str:
+        """What no longer comes by its stream, or nothing. For the liveness probe."""
+        return ", ".join(k for k, n in sorted(self._misses.items()) if n >= STALLED_LOOKS)
+
     async def run(self) -> None:
-        """Look every few minutes until cancelled."""
+        """Look every few minutes, and sooner after a surprise, until cancelled."""
         while True:
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(AGAIN_S if any(self._misses.values()) else EVERY_S)
             for resource, labels in WATCHED:
                 try:
                     num_missed = await self.look(resource, labels)
@@ -72,14 +88,17 @@ class Resync:
         """Take over what the streams missed; return how much that was."""
         # What came to the mirror after this line may be newer than the list.
         before = {obj["metadata"]["uid"]: obj for obj in self._mirror.of_kind(resource.kind)}
-        num_missed = 0
+        listed: list[Object] = []
         for namespace in self._namespaces or ("",):
-            for obj in await self._cluster.list(resource, namespace, labels=labels):
-                before.pop(obj["metadata"]["uid"], None)
-                if self._mirror.put(obj):
-                    num_missed += 1
-                    self._wake(concerns(obj))
-        for gone in before.values():
-            self._mirror.remove(gone)
-            self._wake(concerns(gone))
-        return num_missed + len(before)
+            listed += await self._cluster.list(resource, namespace, labels=labels)
+        for obj in listed:
+            before.pop(obj["metadata"]["uid"], None)
+        news = [obj for obj in listed if self._mirror.is_news(obj)]
+        if news or before:
+            await asyncio.sleep(self._grace_s)
+        missed = [obj for obj in news if self._mirror.put(obj)]
+        missed += [obj for obj in before.values() if self._mirror.remove(obj)]
+        for obj in missed:
+            self._wake(concerns(obj))
+        self._misses[resource.plural] = self._misses[resource.plural] + 1 if missed else 0
+        return len(missed)

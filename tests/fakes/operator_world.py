@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 CATALOGUE = {"schemaVersion": 1, "baseModels": {BASE: {"source": {"embedded": BASE}}}}
 OPERATOR = "loraland-operator"
-RULES = Path(__file__).parents[2] / "helm/loraland/files/rbac/operator.yaml"
+RULES = Path(__file__).parents[2] / "helm/loraland/files/rbac"
 _counter = itertools.count(1)
 API_START_S = 30.0
 PATIENCE_S = 30.0
@@ -150,6 +150,11 @@ class World:
         code = self._operator.wait(timeout=20)
         self._operator = None
         return code
+
+    def audit_log(self) -> list[Object]:
+        """Return every request to the API so far, in order of their end."""
+        lines = (self.folder / "audit.log").read_text().splitlines()
+        return [json.loads(line) for line in lines]
 
     def log(self) -> str:
         return (self.folder / "operator.log").read_text()
@@ -377,6 +382,8 @@ def _environment(
         "LORALAND_LIVENESS_PORT": str(free_port()),
         "LORALAND_METRICS_PORT": str(free_port()),
         "POD_IP": "127.0.0.1",
+        "POD_NAME": "operator-0",
+        "POD_NAMESPACE": "default",
         "PYTHONWARNINGS": "default",
         "LORALAND_LOG_LEVEL": "DEBUG",
     }
@@ -387,6 +394,7 @@ def _running_api(folder: Path) -> Iterator[tuple[Api, Path]]:
     state = folder / "api"
     command = [sys.executable, "-m", "loraland_local.api", "--state", str(state)]
     command += ["--token-file", str(folder / "token")]
+    command += ["--audit-log-path", str(folder / "audit.log")]
     with (folder / "api.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
@@ -406,26 +414,36 @@ def _running_api(folder: Path) -> Iterator[tuple[Api, Path]]:
 
 def _restrict(api: Api, admin: Path, kubeconfig: Path) -> None:
     """Write a kubeconfig of a service account that may do what the operator's rules say, no more."""
-    rules = yaml.safe_load(RULES.read_text())
-    rbac = "/apis/rbac.authorization.k8s.io/v1"
     account = path_of("serviceaccounts", OPERATOR)
     api.call("POST", path_of("serviceaccounts"), {"metadata": {"name": OPERATOR}})
-    api.call("POST", f"{rbac}/clusterroles", rules)
-    binding = {
-        "metadata": {"name": OPERATOR},
-        "roleRef": {
-            "apiGroup": "rbac.authorization.k8s.io",
-            "kind": "ClusterRole",
-            "name": rules["metadata"]["name"],
-        },
-        "subjects": [{"kind": "ServiceAccount", "name": OPERATOR, "namespace": "default"}],
-    }
-    api.call("POST", f"{rbac}/clusterrolebindings", binding)
+    root = "/apis/rbac.authorization.k8s.io/v1"
+    _grant(api, yaml.safe_load((RULES / "operator.yaml").read_text()), root)
+    _grant(
+        api,
+        yaml.safe_load((RULES / "operator-lease.yaml").read_text()),
+        f"{root}/namespaces/default",
+    )
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
     token = api.call("POST", f"{account}/token", request)["status"]["token"]
     document = yaml.safe_load(admin.read_text())
     document["users"][0]["user"] = {"token": token}
     kubeconfig.write_text(yaml.safe_dump(document))
+
+
+def _grant(api: Api, role: Object, path: str) -> None:
+    api.call("POST", f"{path}/{role['kind'].lower()}s", role)
+    reference = {
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": role["kind"],
+        "name": role["metadata"]["name"],
+    }
+    subject = {"kind": "ServiceAccount", "name": OPERATOR, "namespace": "default"}
+    binding = {
+        "metadata": {"name": role["metadata"]["name"]},
+        "roleRef": reference,
+        "subjects": [subject],
+    }
+    api.call("POST", f"{path}/{role['kind'].lower()}bindings", binding)
 
 
 def _create_bucket(config: StoreConfig) -> None:

@@ -10,6 +10,7 @@ import yaml
 from loraland_core.errors import NotFound
 
 OPERATOR_RULES = "helm/loraland/files/rbac/operator.yaml"
+LEASE_RULES = "helm/loraland/files/rbac/operator-lease.yaml"
 QUICKSTART = "examples/quickstart"
 
 
@@ -22,10 +23,10 @@ def path(name: str) -> Path:
     raise NotFound(f"{name} is missing from this installation of loraland; install it again")
 
 
-def operator_rules() -> list[dict[str, Any]]:
-    """Return the rules that the operator's service account is granted."""
-    rules: list[dict[str, Any]] = []
-    for document in yaml.safe_load_all(path(OPERATOR_RULES).read_text()):
+def rules(name: str) -> list[dict[str, Any]]:
+    """Return the rules of a file that the operator's service account is granted."""
+    found: list[dict[str, Any]] = []
+    for document in yaml.safe_load_all(path(name).read_text()):
         if document and document.get("kind") in {"ClusterRole", "Role"}:
-            rules += document.get("rules") or []
-    return rules
+            found += document.get("rules") or []
+    return found

@@ -28,6 +28,8 @@ _KINDS = {
         resources.CONFIG_MAPS,
         resources.SECRETS,
         resources.DEPLOYMENTS,
+        Resource(_RBAC, "v1", "roles", "Role"),
+        Resource(_RBAC, "v1", "rolebindings", "RoleBinding"),
         Resource(_RBAC, "v1", "clusterroles", "ClusterRole", is_namespaced=False),
         Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", is_namespaced=False),
     )

@@ -49,6 +49,7 @@ class Settings:
     replica_redis_url: str
     token_sha256: str
     operator_rules: list[Object]
+    lease_rules: list[Object]
     grpc_port: int
     # Where all pods share one address, the metrics of two pods may not share a port.
     inference_metrics_port: int = 9400
@@ -63,7 +64,7 @@ def build_prerequisites(settings: Settings) -> list[Object]:
         *crds.build_crds(),
         _service_account(OPERATOR),
         _service_account("loraland-inference"),
-        *_operator_access(settings.operator_rules),
+        *_operator_access(settings),
         _object("ConfigMap", CATALOGUE, data={"catalogue.yaml": yaml.safe_dump(_CATALOGUE)}),
         _store_secret(SYSTEM_NAMESPACE, settings),
         _store_secret(USER_NAMESPACE, settings),
@@ -108,19 +109,24 @@ def _service_account(name: str) -> Object:
     return _object("ServiceAccount", name)
 
 
-def _operator_access(rules: list[Object]) -> list[Object]:
+def _operator_access(settings: Settings) -> list[Object]:
+    """Return what the operator may do everywhere, and where its Lease lies."""
+    return [
+        *_granted("ClusterRole", OPERATOR, settings.operator_rules),
+        *_granted("Role", f"{OPERATOR}-lease", settings.lease_rules, namespace=SYSTEM_NAMESPACE),
+    ]
+
+
+def _granted(kind: str, name: str, rules: list[Object], **scope: str) -> list[Object]:
+    """Return the role and its binding to the operator's service account."""
     group = "rbac.authorization.k8s.io"
-    role = {
-        "apiVersion": f"{group}/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": OPERATOR, "labels": {names.LABEL_PART_OF: "loraland"}},
-        "rules": rules,
-    }
+    metadata = {"name": name, "labels": {names.LABEL_PART_OF: "loraland"}, **scope}
+    role = {"apiVersion": f"{group}/v1", "kind": kind, "metadata": metadata, "rules": rules}
     binding = {
         "apiVersion": f"{group}/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": OPERATOR, "labels": {names.LABEL_PART_OF: "loraland"}},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": OPERATOR},
+        "kind": f"{kind}Binding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": group, "kind": kind, "name": name},
         "subjects": [
             {"kind": "ServiceAccount", "name": OPERATOR, "namespace": SYSTEM_NAMESPACE},
         ],

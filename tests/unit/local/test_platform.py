@@ -16,6 +16,7 @@ SETTINGS = platform.Settings(
     operator_redis_url="redis://operator:o@127.77.0.1:6379/0",
     replica_redis_url="redis://replica:r@127.77.0.1:6379/0",
     token_sha256="ab" * 32,
+    lease_rules=[{"apiGroups": [""], "resources": ["leases"], "verbs": ["get"]}],
     operator_rules=[{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}],
     grpc_port=8500,
 )

@@ -4,7 +4,7 @@ from typing import Any
 
 from loraland_operator import cluster as kubernetes
 from loraland_operator.mirror import Key, Mirror
-from loraland_operator.resync import CHILD_SELECTOR, Resync, concerns
+from loraland_operator.resync import CHILD_SELECTOR, STALLED_LOOKS, Resync, concerns
 from operator_objects import build_adapter_object, build_child, build_job_object, build_pod
 
 
@@ -27,6 +27,7 @@ async def look(
         mirror=mirror,
         namespaces=(),
         wake=woken.append,
+        grace_s=0,
     )
     return await resync.look(resource, CHILD_SELECTOR), woken
 
@@ -58,6 +59,29 @@ async def test_nothing_missed_wakes_nobody() -> None:
     mirror.put(build_job_object())
 
     assert await look(mirror, kubernetes.FINE_TUNE_JOBS, build_job_object()) == (0, [])
+
+
+async def test_streams_that_bring_nothing_are_told_as_stalled() -> None:
+    """The liveness probe fails only when look after look finds what no stream brought."""
+    cluster = FakeCluster()
+    resync = Resync(
+        cluster=cluster,  # type: ignore[arg-type]
+        mirror=Mirror(),
+        namespaces=(),
+        wake=lambda _: None,
+        grace_s=0,
+    )
+    found = []
+    for version in range(STALLED_LOOKS):
+        adapter = build_adapter_object()
+        adapter["metadata"]["resourceVersion"] = str(1000 + version)
+        cluster.objects = (adapter,)
+        found.append(resync.stalled)
+        await resync.look(kubernetes.ADAPTERS, "")
+    found.append(resync.stalled)
+    await resync.look(kubernetes.ADAPTERS, "")
+
+    assert [*found, resync.stalled] == [""] * STALLED_LOOKS + ["adapters", ""]
 
 
 def test_children_concern_their_job() -> None:

@@ -30,6 +30,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="port; 0 takes a free one")
     parser.add_argument("--state", type=Path, required=True, help="directory for all state")
     parser.add_argument("--token-file", type=Path, help="the admin's token; made if it is missing")
+    parser.add_argument("--audit-log-path", type=Path, help="file for a JSON line a request")
     return parser.parse_args()
 
 
@@ -49,14 +50,16 @@ def _alone(state: Path) -> Iterator[None]:
         yield
 
 
-async def serve(*, host: str, port: int, state: Path, token_file: Path) -> None:
+async def serve(
+    *, host: str, port: int, state: Path, token_file: Path, audit_log: Path | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT; prints one line when ready."""
     token = _admin_token(token_file)
     authority, certificate, key = certificates.ensure(state / "pki", host)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     cluster = Cluster(state, admin_token=token)
-    server = Server(cluster, address=f"{host}:{port}")
+    server = Server(cluster, address=f"{host}:{port}", audit_log=audit_log)
     runner = web.AppRunner(
         server.application(),
         access_log=None,
@@ -91,6 +94,7 @@ def main() -> int:
                     port=arguments.port,
                     state=arguments.state,
                     token_file=token_file,
+                    audit_log=arguments.audit_log_path,
                 )
             )
     except BlockingIOError:

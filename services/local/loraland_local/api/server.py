@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,7 @@ from aiohttp import web
 
 from . import (
     access,
+    audit,
     discovery,
     errors,
     identity,
@@ -45,7 +47,8 @@ MAX_BODY_BYTES = 8 * 2**20
 class Server:
     """One aiohttp application over a cluster."""
 
-    def __init__(self, cluster: Cluster, *, address: str) -> None:
+    def __init__(self, cluster: Cluster, *, address: str, audit_log: Path | None = None) -> None:
+        self._audit_log = audit_log
         self._cluster = cluster
         self._address = address
         self._api = resource_api.ResourceApi(cluster)
@@ -53,7 +56,8 @@ class Server:
         self._streams: set[asyncio.Task[Any]] = set()
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        recording = [audit.middleware(self._audit_log)] if self._audit_log else []
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=recording)
         app.router.add_route("*", "/{path:.*}", self._answer)
         app.on_startup.append(self._open)
         app.on_shutdown.append(self._end_streams)

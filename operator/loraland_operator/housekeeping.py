@@ -1,0 +1,210 @@
+"""Keeps the artifact store clean: lists, lets ``sweep`` decide, looks again, removes.
+
+``python -m loraland_operator.housekeeping`` shows what would go; with ``--remove`` it goes. The
+operator that leads does the same by itself every ``LORALAND_SWEEP_EVERY_S``.
+"""
+
+import argparse
+import asyncio
+import logging
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from loraland_core import artifacts, logs, sweep
+from loraland_core.errors import InvalidInput, LoraLandError
+from loraland_core.resources import Adapter, FineTuneJob
+from loraland_core.store import Store, StoredObject, UnfinishedUpload
+from loraland_core.sweep import Named, Observed, Removal
+from pydantic import ValidationError
+
+from loraland_operator import cluster as kubernetes
+from loraland_operator import config, manifests
+from loraland_operator.cluster import Cluster
+from loraland_operator.plan.finetunejob import has_ended
+
+log = logging.getLogger(__name__)
+
+ROOTS = ("adapters/", "jobs/")
+M = TypeVar("M", Adapter, FineTuneJob)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a sweep found, and how much of it is gone."""
+
+    removals: tuple[Removal, ...]
+    uploads: tuple[UnfinishedUpload, ...]
+    num_removed: int = 0
+
+
+class Housekeeping:
+    """Sweeps the store of one cluster. The bucket's prefix belongs to this cluster alone."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        store: Store,
+        namespaces: tuple[str, ...],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._namespaces = namespaces
+        self._clock = clock
+
+    async def run(self, every_s: float) -> None:
+        """Sweep now and then until cancelled."""
+        while True:
+            # The jitter keeps a restarted operator from sweeping at the same moment again and again.
+            await asyncio.sleep(every_s * random.uniform(0.5, 1.5))  # noqa: S311 (jitter)
+            try:
+                await self.sweep(is_dry=False)
+            except LoraLandError as error:
+                log.warning("the artifact store is not swept this time: %s", error)
+
+    async def sweep(self, *, is_dry: bool) -> Report:
+        """Find what nobody needs; remove it unless ``is_dry``."""
+        observed = await self._observe()
+        found = await asyncio.to_thread(self._list, ROOTS)
+        removals = sweep.plan(found, observed, self._clock())
+        uploads = await asyncio.to_thread(self._find_uploads, observed)
+        for removal in removals:
+            log.info(
+                "sweep: %s: %s, %d objects, %d bytes%s", removal.prefix, removal.why,
+                removal.num_objects, removal.size_bytes, " (kept: dry run)" if is_dry else "",
+            )  # fmt: skip
+        if is_dry:
+            return Report(tuple(removals), tuple(uploads))
+        num_removed = 0
+        for removal in removals:
+            num_removed += await self._remove(removal)
+        for upload in uploads:
+            await asyncio.to_thread(self._store.abort_upload, upload)
+        return Report(tuple(removals), tuple(uploads), num_removed)
+
+    async def _remove(self, removal: Removal) -> bool:
+        """Remove a folder if a second look at cluster and store comes to the same."""
+        owner = "/".join(removal.prefix.split("/")[:-2]) + "/"
+        observed = await self._observe()
+        found = await asyncio.to_thread(self._list, (owner,))
+        if removal not in sweep.plan(found, observed, self._clock()):
+            log.info("sweep: %s has changed meanwhile and stays", removal.prefix)
+            return False
+        await asyncio.to_thread(self._delete, removal.prefix)
+        return True
+
+    def _delete(self, prefix: str) -> None:
+        # First what makes it an artifact: whatever stops us then, the rest is an abandoned upload.
+        self._store.delete(prefix + artifacts.MANIFEST_FILE)
+        self._store.delete_prefix(prefix)
+
+    def _list(self, prefixes: tuple[str, ...]) -> list[StoredObject]:
+        return [found for prefix in prefixes for found in self._store.find_objects(prefix)]
+
+    def _find_uploads(self, observed: Observed) -> list[UnfinishedUpload]:
+        found = [upload for root in ROOTS for upload in self._store.find_uploads(root)]
+        now = self._clock()
+        return [u for u in found if sweep.is_abandoned(u, observed, now)]
+
+    async def _observe(self) -> Observed:
+        """Ask the API server itself; raise where it does not answer or an object is unreadable."""
+        adapters = await self._objects(kubernetes.ADAPTERS)
+        live_jobs, ended_jobs, live_names = set(), set(), set()
+        for obj in await self._objects(kubernetes.FINE_TUNE_JOBS):
+            job = _parse(FineTuneJob, obj)
+            if has_ended(job.status):
+                ended_jobs.add(job.metadata.uid)
+                continue
+            live_jobs.add(job.metadata.uid)
+            live_names.add((job.metadata.namespace, manifests.adapter_name(job)))
+        return Observed(
+            adapters=tuple(_read_adapter(_parse(Adapter, obj)) for obj in adapters),
+            live_jobs=frozenset(live_jobs),
+            live_names=frozenset(live_names),
+            ended_jobs=frozenset(ended_jobs),
+            namespaces=frozenset(self._namespaces) if self._namespaces else None,
+        )
+
+    async def _objects(self, resource: kubernetes.Resource) -> list[kubernetes.Object]:
+        found: list[kubernetes.Object] = []
+        for namespace in self._namespaces or ("",):
+            found += await self._cluster.list(resource, namespace)
+        return found
+
+
+def _parse(model: type[M], obj: kubernetes.Object) -> M:
+    """Return the object; one that cannot be read may name anything, so that nothing is removed."""
+    try:
+        return model.model_validate(obj)
+    except ValidationError as error:
+        metadata = obj["metadata"]
+        raise InvalidInput(
+            f"cannot be read, so that nothing is swept: {error.errors()[0]['msg']}",
+            field=f"{model.__name__} {metadata['namespace']}/{metadata['name']}",
+        ) from error
+
+
+def _read_adapter(adapter: Adapter) -> Named:
+    artifact = adapter.spec.source.artifact
+    name = (artifact.name if artifact else None) or adapter.metadata.name
+    digests = {artifact.digest if artifact else None, adapter.status.digest}
+    return Named(
+        namespace=adapter.metadata.namespace,
+        name=name,
+        digests=frozenset(digest for digest in digests if digest),
+        history_limit=adapter.spec.revision_history_limit,
+    )
+
+
+def describe(report: Report) -> str:
+    """Return the report for a person."""
+    lines = [
+        f"{r.prefix}  {r.why}, {r.num_objects} objects, {r.size_bytes / 1e6:.1f} MB"
+        for r in report.removals
+    ]
+    lines += [
+        f"{u.key}  unfinished upload in parts, begun {u.begun_at:%F %T}" for u in report.uploads
+    ]
+    return "\n".join(lines) or "nothing to remove"
+
+
+async def _main(settings: config.Config, *, is_dry: bool) -> None:
+    api = await kubernetes.connect()
+    store = Store(settings.store)
+    try:
+        keeping = Housekeeping(
+            cluster=api,
+            store=store,
+            namespaces=settings.watch_namespaces,
+            clock=lambda: datetime.now(UTC),
+        )
+        report = await keeping.sweep(is_dry=is_dry)
+    finally:
+        await api.close()
+        store.close()
+    print(describe(report))  # noqa: T201 (a command prints)
+    if is_dry and (report.removals or report.uploads):
+        print("Nothing was removed; --remove does it.")  # noqa: T201 (the same)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Sweep the artifact store.")
+    parser.add_argument("--remove", action="store_true", help="remove what a dry run shows")
+    arguments = parser.parse_args()
+    try:
+        settings = config.read()
+        logs.configure(level="WARNING", as_json=settings.log_format == "json")
+        asyncio.run(_main(settings, is_dry=not arguments.remove))
+    except LoraLandError as error:
+        print(f"loraland-operator: {error}", file=sys.stderr)  # noqa: T201 (logs may not be set up)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
