@@ -4,6 +4,7 @@ Plays the part of the server around it: adapters are read by a thread of their o
 last use, and a request waits until its adapter is in one.
 """
 
+import copy
 import time
 from collections import Counter, OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ from loraland_engine.sequence import SamplingParams
 from measures import Row, Run
 from workload import Request
 
-# A request that waited so long for a slot is no longer overtaken.
+# Whoever waited so long for a slot gets one: an adapter in use gives way, and takes no new requests.
 DRAIN_AFTER_S = 0.25
 IDLE_S = 0.001
 
@@ -24,6 +25,7 @@ class Residents:
     """Which adapters are in slots, and which only in host memory."""
 
     def __init__(self, engine: Engine, folders: list[Path]) -> None:
+        self.num_slots = engine.config.num_slots
         self._engine = engine
         self._folders = folders
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="adapter-reader")
@@ -31,6 +33,7 @@ class Residents:
         # Oldest use first.
         self._slots: OrderedDict[int, None] = OrderedDict()
         self._num_using: Counter[int] = Counter()
+        self._draining: int | None = None
 
     def tier(self, adapter: int) -> str:
         if adapter in self._slots:
@@ -42,14 +45,27 @@ class Residents:
             folder = self._folders[adapter]
             self._read[adapter] = self._reader.submit(self._engine.read_adapter, folder)
 
-    def acquire(self, adapter: int) -> bool:
+    def resize(self, num_slots: int) -> None:
+        """Use so many slots from now on: fill them with what was read, or empty the others."""
+        self.num_slots = num_slots
+        while len(self._slots) > num_slots:
+            self._remove(next(iter(self._slots)))
+        for adapter, read in self._read.items():
+            if adapter not in self._slots and len(self._slots) < num_slots:
+                self._insert(adapter, read.result())
+
+    def acquire(self, adapter: int, waited_s: float) -> bool:
         """Put the adapter into a slot if that is possible now, and hold it there."""
+        if adapter == self._draining:
+            # Whoever it was to make room for may long have another slot.
+            if waited_s <= DRAIN_AFTER_S:
+                return False
+            self._draining = None
         if adapter not in self._slots:
             self.prefetch(adapter)
-            if not self._read[adapter].done() or not self._make_room():
+            if not self._read[adapter].done() or not self._make_room(waited_s):
                 return False
-            self._engine.insert_adapter(str(adapter), self._read[adapter].result())
-        self._slots[adapter] = None
+            self._insert(adapter, self._read[adapter].result())
         self._slots.move_to_end(adapter)
         self._num_using[adapter] += 1
         return True
@@ -57,15 +73,26 @@ class Residents:
     def release(self, adapter: int) -> None:
         self._num_using[adapter] -= 1
 
-    def _make_room(self) -> bool:
-        if self._engine.num_free_slots:
+    def _make_room(self, waited_s: float) -> bool:
+        if len(self._slots) < self.num_slots:
             return True
-        victim = next((a for a in self._slots if not self._num_using[a]), None)
-        if victim is None:
-            return False
-        del self._slots[victim]
-        self._engine.remove_adapter(str(victim))
-        return True
+        idle = [a for a in self._slots if not self._num_using[a]]
+        if idle:
+            self._remove(self._draining if self._draining in idle else idle[0])
+            return True
+        if waited_s > DRAIN_AFTER_S and self._draining is None:
+            self._draining = min(self._slots, key=lambda a: self._num_using[a])
+        return False
+
+    def _insert(self, adapter: int, read: LoraAdapter) -> None:
+        self._engine.insert_adapter(str(adapter), read)
+        self._slots[adapter] = None
+
+    def _remove(self, adapter: int) -> None:
+        del self._slots[adapter]
+        self._engine.remove_adapter(str(adapter))
+        if adapter == self._draining:
+            self._draining = None
 
 
 class _Progress:
@@ -89,11 +116,20 @@ class _Progress:
 
 
 class BareEngine:
-    """Runs workloads over one engine; adapters stay where a run left them."""
+    """Runs workloads over one engine; adapters stay where a run left them.
+
+    Targets with another number of slots, ``with_slots``, share the engine and what was read.
+    """
 
     def __init__(self, engine: Engine, folders: list[Path]) -> None:
         self._engine = engine
         self._residents = Residents(engine, folders)
+        self._num_slots = engine.config.num_slots
+
+    def with_slots(self, num_slots: int) -> "BareEngine":
+        other = copy.copy(self)
+        other._num_slots = num_slots
+        return other
 
     def warm_up(self, requests: list[Request]) -> None:
         """Read every adapter, so that a run starts with all of them in host memory."""
@@ -101,6 +137,7 @@ class BareEngine:
             self._residents.prefetch(adapter)
 
     def run(self, requests: list[Request], *, concurrency: int) -> Run:
+        self._residents.resize(self._num_slots)
         return _Pass(self._engine, self._residents, requests, concurrency).run()
 
 
@@ -146,12 +183,11 @@ class _Pass:
 
     def _submit(self) -> None:
         left = []
-        is_draining = False
         for progress in self._waiting:
             adapter = progress.request.adapter
-            if is_draining or not (adapter is None or self._residents.acquire(adapter)):
+            waited_s = self._now_s() - progress.arrival_s
+            if not (adapter is None or self._residents.acquire(adapter, waited_s)):
                 left.append(progress)
-                is_draining |= self._now_s() - progress.arrival_s > DRAIN_AFTER_S
                 continue
             request_id = str(progress.request.index)
             self._running[request_id] = progress

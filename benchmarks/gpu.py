@@ -16,6 +16,7 @@ from typing import Any
 
 import measures
 import random_adapters
+import served_model
 import torch
 from bare_engine import BareEngine
 from loraland_engine import lora_grouped, lora_segments
@@ -23,7 +24,6 @@ from loraland_engine.engine import Engine, EngineConfig
 from loraland_engine.lora import LoraWeights
 from loraland_engine.sequence import NO_ADAPTER, SamplingParams
 from loraland_models import weights
-from serving import EMBEDDED, resolve_model
 from torch import Tensor
 from workload import Workload, build_requests
 
@@ -177,7 +177,7 @@ def measure_throughput(
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     device = torch.device("cuda")
-    model = resolve_model(arguments)
+    model = served_model.resolve(arguments)
     loaded = weights.load_model(model, weights.serving_precision(model.entry), device="cuda")
     weights_bytes = torch.cuda.memory_allocated()
     with tempfile.TemporaryDirectory(prefix="loraland-gpu-") as name:
@@ -214,7 +214,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base-model", default=EMBEDDED, help="folder or name")
+    parser.add_argument("--base-model", default=served_model.EMBEDDED, help="folder or name")
     parser.add_argument("--catalogue", type=Path)
     parser.add_argument("--precision", choices=("bf16", "fp16", "nf4-bf16"), default="bf16")
     parser.add_argument("--concurrency", type=int, default=32)

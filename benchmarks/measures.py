@@ -57,11 +57,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Run:
-    """One pass over a workload. ``cpu_s`` is of the system alone, never of its client."""
+    """One pass over a workload. ``cpu_s`` is of the system alone, never of its client.
+
+    ``front_cpu_s`` is the part of it that a service spends outside the engine's process.
+    """
 
     rows: list[Row]
     wall_s: float
     cpu_s: float
+    front_cpu_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ def summarize(run: Run, slo: Slo) -> dict[str, Any]:
         "fairness": fairness(rows),
         "hit_rate": hit_rate(rows),
         "cpu_s_per_token": run.cpu_s / num_tokens,
+        "front_cpu_s_per_token": None if run.front_cpu_s is None else run.front_cpu_s / num_tokens,
         "wall_s": run.wall_s,
     }
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,22 @@ def find_linears(model: Any) -> dict[str, tuple[int, int]]:
 
 
 def ensure_adapters(
-    folder: Path, linears: dict[str, tuple[int, int]], *, count: int, ranks: list[int], base: str
+    folder: Path,
+    linears: dict[str, tuple[int, int]] | Callable[[], dict[str, tuple[int, int]]],
+    *,
+    count: int,
+    ranks: list[int],
+    base: str,
 ) -> list[Path]:
-    """Return ``count`` PEFT folders, writing those that are missing; ranks take turns."""
+    """Return ``count`` PEFT folders, writing those that are missing; ranks take turns.
+
+    Linears that are costly to find are asked for only where something is missing.
+    """
     found = sorted(p.parent for p in folder.glob(f"*/{artifacts.CONFIG_FILE}"))
+    if callable(linears) and len(found) < count:
+        linears = linears()
     for index in range(len(found), count):
+        assert not callable(linears)
         found.append(_write(folder / f"adapter-{index:03d}", linears, index, ranks, base))
     return found[:count]
 

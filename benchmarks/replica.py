@@ -29,6 +29,7 @@ from loraland_core.store import Store, StoreConfig
 from loraland_local import redisserver
 from loraland_models import sources
 from loraland_models.sources import ResolvedModel
+from service import CpuTime
 
 HOST, BUCKET, REPLICA, TENANT = "127.0.0.1", "benchmark", "replica-0", "default"
 START_LIMIT_S = 180.0
@@ -37,16 +38,17 @@ STOP_LIMIT_S = 40.0
 
 @dataclass(frozen=True)
 class Replica:
-    """Where the service answers, and the processes whose CPU time it costs."""
+    """Where the service answers, and the processes whose CPU time it costs, the front first."""
 
     address: str
     token: str
     adapter_ids: list[str]
     processes: list[psutil.Process] = field(default_factory=list)
 
-    def cpu_s(self) -> float:
-        times = [process.cpu_times() for process in self.processes]
-        return sum(t.user + t.system for t in times)
+    def cpu_s(self) -> CpuTime:
+        front, *others = (p.cpu_times() for p in self.processes)
+        front_s = front.user + front.system
+        return CpuTime(front_s + sum(t.user + t.system for t in others), front_s)
 
     def engine_memory_bytes(self) -> int:
         """Return the resident memory of its largest process, the one with the weights."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from loraland_client import Client
 from measures import Row, Run
@@ -13,11 +14,22 @@ TIMEOUT_S = 300.0
 LOADED_S = 0.001
 
 
+class CpuTime(NamedTuple):
+    """What a service's processes have used so far, and those of them that are not the engine."""
+
+    whole_s: float = 0.0
+    front_s: float = 0.0
+
+
 class Service:
     """Runs workloads against one address; ``cpu_s`` reads the CPU time that the service has used."""
 
     def __init__(
-        self, address: str, token: str, adapter_ids: list[str], cpu_s: Callable[[], float]
+        self,
+        address: str,
+        token: str,
+        adapter_ids: list[str],
+        cpu_s: Callable[[], CpuTime] = CpuTime,
     ) -> None:
         self._address = address
         self._token = token
@@ -42,12 +54,14 @@ class Service:
         places = asyncio.Semaphore(len(requests) if is_open else concurrency)
         async with Client(self._address, self._token, timeout_s=TIMEOUT_S) as client:
             await client.server_info()
-            start_s, cpu_start_s = time.perf_counter(), self._cpu_s()
+            start_s, before = time.perf_counter(), self._cpu_s()
             rows = await asyncio.gather(
                 *(self._ask(client, request, places, start_s) for request in requests)
             )
             wall_s = time.perf_counter() - start_s
-        return Run(list(rows), wall_s, self._cpu_s() - cpu_start_s)
+        after = self._cpu_s()
+        front_s = after.front_s - before.front_s
+        return Run(list(rows), wall_s, after.whole_s - before.whole_s, front_s)
 
     async def _ask(
         self, client: Client, request: Request, places: asyncio.Semaphore, start_s: float

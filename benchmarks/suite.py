@@ -1,4 +1,4 @@
-"""The command line of ``serving``, and the pieces of work that docs/performance.md tabulates."""
+"""The pieces of work that docs/performance.md tabulates, each run in a process of its own."""
 
 import argparse
 import json
@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import targets
 
 LIMIT_S = 1800
 
@@ -26,47 +29,46 @@ class Piece:
 
 PIECES = (
     Piece(
-        "16 requests, 16 adapters",
-        "--concurrency 16 --adapters 16",
+        targets.MIXED,
+        "--concurrency 16 --adapters 16 --peers-base",
         ("int8", "float32", "bf16"),
         is_for_service=True,
         is_for_peers=True,
     ),
+    Piece(targets.EIGHT, "--concurrency 8 --adapters 8", is_for_peers=True),
+    Piece(targets.MANY, "--concurrency 32 --adapters 32"),
+    Piece(targets.RANKS, "--concurrency 16 --adapters 16 --ranks 8 16 32 64"),
+    Piece(targets.SINGLE, "--concurrency 1 --adapters 1"),
     Piece(
-        "16 requests, base",
-        "--concurrency 16 --adapters 0",
-        ("int8", "float32", "bf16"),
-        is_for_peers=True,
-    ),
-    Piece("8 requests, 8 adapters", "--concurrency 8 --adapters 8", is_for_peers=True),
-    Piece("32 requests, 32 adapters", "--concurrency 32 --adapters 32"),
-    Piece(
-        "16 requests, 16 adapters, ranks 8-64", "--concurrency 16 --adapters 16 --ranks 8 16 32 64"
-    ),
-    Piece("1 request, 1 adapter", "--concurrency 1 --adapters 1"),
-    Piece(
-        "512-token prompts, 1 adapter",
+        targets.PREFILL,
         "--concurrency 1 --requests 4 --adapters 1 --input-tokens 512 --output-tokens 1",
     ),
     Piece(
-        "64 adapters, 64 slots, skewed",
-        "--concurrency 16 --requests 128 --adapters 64 --distribution skewed --output-tokens 32",
+        targets.SLOTS,
+        "--concurrency 16 --requests 96 --adapters 64 --distribution skewed --output-tokens 32"
+        " --slots 8 --against resident",
+        is_for_service=True,
     ),
     Piece(
-        "64 adapters, 8 slots, skewed",
-        "--concurrency 16 --requests 128 --adapters 64 --distribution skewed --output-tokens 32"
-        " --slots 8",
+        targets.UNIQUE,
+        "--concurrency 16 --adapters 0 --input-tokens 256 --output-tokens 16 --against uncached",
     ),
     Piece(
-        "open loop, 4 requests/s, 16 adapters, skewed",
-        "--concurrency 16 --requests 48 --rate 4 --burstiness 2 --adapters 16 --distribution skewed",
+        targets.SHARED,
+        "--concurrency 16 --adapters 0 --input-tokens 256 --output-tokens 16 --against uncached"
+        " --shared-tokens 192",
+    ),
+    Piece(
+        targets.OPEN,
+        "--concurrency 16 --requests 32 --rate 4 --burstiness 2 --adapters 16"
+        " --distribution skewed --against nothing",
         is_for_service=True,
     ),
 )
 
 
 def run(arguments: argparse.Namespace, script: Path) -> list[dict[str, Any]]:
-    """Measure every piece at each of its precisions, each in a process of its own."""
+    """Measure every piece at each of its precisions."""
     documents = []
     with tempfile.TemporaryDirectory(prefix="loraland-suite-") as name:
         folder = Path(name)
@@ -78,9 +80,11 @@ def run(arguments: argparse.Namespace, script: Path) -> list[dict[str, Any]]:
                 command = _command(arguments, script, piece, precision, target)
                 if command is None:
                     continue
-                print(f"{piece.name}, {precision} …", file=sys.stderr)
+                started_s = time.monotonic()
                 subprocess.run(command, check=True, timeout=LIMIT_S, env=_environment(arguments))
                 documents.append(json.loads(target.read_text()))
+                spent_s = time.monotonic() - started_s
+                print(f"{piece.name}, {precision}: {spent_s:.0f} s", file=sys.stderr, flush=True)
     return documents
 
 
@@ -109,59 +113,3 @@ def _command(
 
 def _environment(arguments: argparse.Namespace) -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
-
-
-def parse_arguments(text: str, precisions: list[str], base_model: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    what = parser.add_argument_group("what is measured")
-    what.add_argument("--engine", action="store_true", help="the engine as a library")
-    what.add_argument(
-        "--grpc", action="store_true", help="the service; starts one unless --address"
-    )
-    what.add_argument("--address", help="host:port of a replica that runs already")
-    what.add_argument("--token", default="", help="its bearer token")
-    what.add_argument("--adapter-names", nargs="*", default=[], help="its adapters, namespace/name")
-    what.add_argument("--peers", type=Path, help="folder of bench_NAME.py scripts of other systems")
-    what.add_argument("--peer-python", action="append", default=[], metavar="NAME=PYTHON")
-    what.add_argument("--suite", action="store_true", help="all lines of docs/performance.md")
-    what.add_argument("--only", default="", help="the lines of the suite whose name has this text")
-    model = parser.add_argument_group("model")
-    model.add_argument("--base-model", default=base_model, help="folder or name")
-    model.add_argument("--catalogue", type=Path, help="the file that knows the name")
-    model.add_argument("--adapters-dir", type=Path, help="PEFT folders; missing ones are made")
-    model.add_argument("--precision", choices=precisions, default="int8")
-    model.add_argument("--slots", type=int, help="default: one for each adapter")
-    model.add_argument("--ranks", type=int, nargs="+", default=[16], help="of adapters it makes")
-    model.add_argument("--max-running", type=int, help="default: the concurrency")
-    model.add_argument("--step-tokens", type=int, default=256)
-    model.add_argument("--no-prefix-cache", action="store_true", help="compute every prompt")
-    model.add_argument("--threads", type=int, default=min(os.cpu_count() or 1, 8))
-    work = parser.add_argument_group("work")
-    work.add_argument("--concurrency", type=int, default=16)
-    work.add_argument("--requests", type=int, help="default: the concurrency")
-    work.add_argument("--adapters", type=int, default=16, help="0 is the base model")
-    work.add_argument(
-        "--distribution", choices=("distinct", "uniform", "skewed"), default="distinct"
-    )
-    work.add_argument("--skew", type=float, default=0.3, help="exponent of the power law")
-    work.add_argument("--input-tokens", type=int, default=64)
-    work.add_argument("--output-tokens", type=int, default=64)
-    work.add_argument("--rate", type=float, help="requests a second; default: a closed loop")
-    work.add_argument("--burstiness", type=float, default=1.0, help="1 is Poisson")
-    work.add_argument("--seed", type=int, default=0)
-    work.add_argument("--repeats", type=int, default=3)
-    results = parser.add_argument_group("results")
-    results.add_argument("--slo-ttft-s", type=float, default=1.0)
-    results.add_argument("--slo-tpot-s", type=float, default=0.1)
-    results.add_argument("--json", type=Path, help="file for the numbers")
-    results.add_argument("--plot", type=Path, help="PNG file")
-    results.add_argument("--name", help="what the line is called")
-    results.add_argument("--quiet", action="store_true", help="print no table")
-    arguments = parser.parse_args()
-    if not (arguments.engine or arguments.grpc or arguments.peers):
-        parser.error("give --engine, --grpc or both")
-    if arguments.address and len(arguments.adapter_names) < arguments.adapters:
-        parser.error(f"--address serves {arguments.adapters} adapters: name them, --adapter-names")
-    return arguments

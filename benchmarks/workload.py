@@ -1,7 +1,7 @@
 """What a benchmark asks for: requests with their adapters, tokens and times of arrival. No I/O."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
 
@@ -16,6 +16,7 @@ class Workload:
 
     ``burstiness`` is the coefficient of variation of the gaps between arrivals: 1 is Poisson.
     ``skew`` is the exponent of S-LoRA's power law: the smaller, the more goes to a few adapters.
+    The first ``shared_tokens`` of all prompts are the same ones.
     """
 
     concurrency: int
@@ -28,6 +29,11 @@ class Workload:
     burstiness: float = 1.0
     skew: float = 0.3
     seed: int = 0
+    shared_tokens: int = 0
+
+    def shortened(self, output_tokens: int) -> Self:
+        """Return the same work with shorter answers, in a closed loop."""
+        return replace(self, output_tokens=min(output_tokens, self.output_tokens), rate=None)
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ def build_requests(workload: Workload, *, vocabulary_size: int, seed: int = 0) -
     last = min(LAST_TOKEN, vocabulary_size)
     shape = (workload.num_requests, workload.input_tokens)
     token_ids = generator.integers(min(FIRST_TOKEN, last - 1), last, size=shape)
+    token_ids[:, : workload.shared_tokens] = token_ids[0, : workload.shared_tokens]
     adapters = _adapters(workload, generator)
     arrivals = _arrivals(workload, generator)
     return [

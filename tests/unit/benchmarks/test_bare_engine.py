@@ -1,0 +1,67 @@
+"""The benchmark's own slots: the engine is a fake, adapters are numbers."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from bare_engine import DRAIN_AFTER_S, Residents
+
+
+class FakeEngine:
+    def __init__(self, num_slots: int) -> None:
+        self.config = SimpleNamespace(num_slots=num_slots)
+        self.inserted: list[str] = []
+
+    def read_adapter(self, folder: Path) -> str:
+        return folder.name
+
+    def insert_adapter(self, adapter_id: str, _: Any) -> None:
+        assert len(self.inserted) < self.config.num_slots
+        self.inserted.append(adapter_id)
+
+    def remove_adapter(self, adapter_id: str) -> None:
+        self.inserted.remove(adapter_id)
+
+
+def build(num_slots: int, count: int) -> tuple[FakeEngine, Residents]:
+    """Return residents that have read ``count`` adapters."""
+    engine = FakeEngine(num_slots)
+    residents = Residents(engine, [Path(str(i)) for i in range(count)])  # type: ignore[arg-type]
+    for adapter in range(count):
+        residents.prefetch(adapter)
+        residents._read[adapter].result()
+    return engine, residents
+
+
+def test_least_recently_used_adapter_gives_way() -> None:
+    """One that nobody uses leaves its slot to who comes."""
+    engine, residents = build(2, 3)
+    for adapter in (0, 1):
+        assert residents.acquire(adapter, 0.0)
+        residents.release(adapter)
+
+    assert residents.acquire(2, 0.0)
+    assert engine.inserted == ["1", "2"]
+
+
+def test_adapter_in_use_drains_for_who_waits_long() -> None:
+    """It takes no new requests until it has left its slot, and who waited has it."""
+    engine, residents = build(1, 2)
+    assert residents.acquire(0, 0.0)
+    assert not residents.acquire(1, DRAIN_AFTER_S + 0.1)
+    assert not residents.acquire(0, 0.0)
+    residents.release(0)
+
+    assert residents.acquire(1, DRAIN_AFTER_S + 0.1)
+    assert engine.inserted == ["1"]
+
+
+@pytest.mark.parametrize("size", [3, 1])
+def test_slots_are_filled_up_to_their_number(size: int) -> None:
+    """All that were read are in slots before a run where there are as many."""
+    engine, residents = build(3, 3)
+    residents.resize(3)
+    residents.resize(size)
+
+    assert len(engine.inserted) == size
