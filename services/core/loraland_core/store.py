@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ MAX_ATTEMPTS = 4
 CHUNK_BYTES = 1024 * 1024
 MAX_SMALL_OBJECT_BYTES = 4 * 1024 * 1024
 
-_MISSING = {"404", "NoSuchKey", "NotFound"}
+# Where the store does not tell a time.
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
 _DENIED = {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden"}
 
 
@@ -43,6 +47,16 @@ class StoredObject:
     size_bytes: int
     # Changes with the content; nothing else is known of it.
     etag: str = ""
+    modified_at: datetime = EPOCH
+
+
+@dataclass(frozen=True)
+class UnfinishedUpload:
+    """An upload in parts that was begun and not completed; its parts cost as much as objects do."""
+
+    key: str
+    upload_id: str
+    begun_at: datetime
 
 
 class Store:
@@ -153,8 +167,39 @@ class Store:
             for page in pages:
                 for item in page.get("Contents", []):
                     yield StoredObject(
-                        item["Key"][len(self._prefix) :], item["Size"], item.get("ETag", "")
+                        item["Key"][len(self._prefix) :],
+                        item["Size"],
+                        item.get("ETag", ""),
+                        item["LastModified"],
                     )
+
+    def find_uploads(self, prefix: str) -> Iterator[UnfinishedUpload]:
+        """Yield the uploads in parts below ``prefix`` that are not completed."""
+        with self._translated(prefix):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.config.bucket, Prefix=self._prefix + prefix
+            )
+            for page in pages:
+                for item in page.get("Uploads", []):
+                    key = item["Key"][len(self._prefix) :]
+                    yield UnfinishedUpload(key, item["UploadId"], item["Initiated"])
+
+    def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """Give up an upload in parts; one that has been completed or given up is fine."""
+        try:
+            with self._translated(upload.key):
+                self._client.abort_multipart_upload(
+                    Bucket=self.config.bucket,
+                    Key=self._prefix + upload.key,
+                    UploadId=upload.upload_id,
+                )
+        except NotFound:
+            return
+
+    def delete(self, key: str) -> None:
+        """Delete one object; one that is not there is fine."""
+        with self._translated(key):
+            self._client.delete_object(Bucket=self.config.bucket, Key=self._prefix + key)
 
     def delete_prefix(self, prefix: str) -> int:
         """Delete everything below ``prefix``, which must end in a slash; return how many.
