@@ -39,7 +39,11 @@ class CallFailed(LoraLandError):
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> CallFailed:
-    return CallFailed(error.code(), error.details() or "", read_details(error.trailing_metadata()))
+    code, message = error.code(), error.details() or ""
+    if code == grpc.StatusCode.CANCELLED:
+        # Not by us, or there would be no status: by a replica that was stopped.
+        code, message = grpc.StatusCode.UNAVAILABLE, "the replica ended the call"
+    return CallFailed(code, message, read_details(error.trailing_metadata()))
 
 
 def read_details(metadata: Any) -> Details:

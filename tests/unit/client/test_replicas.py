@@ -93,11 +93,14 @@ async def test_adapter_stays_where_it_was_answered() -> None:
     assert len(found) == 1
 
 
+@pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.CANCELLED])
 @pytest.mark.parametrize("is_stream", [False, True])
-async def test_call_that_fails_goes_to_another_replica(is_stream: bool) -> None:
-    """At once, and each is asked once."""
+async def test_call_that_fails_goes_to_another_replica(
+    is_stream: bool, code: grpc.StatusCode
+) -> None:
+    """At once, and each is asked once; a server that is stopped cancels what it has."""
     one, two = FakeReplica("one", resident=["ns/a"]), FakeReplica("two")
-    one.faults = [Code.UNAVAILABLE] * 9
+    one.faults = [code] * 9
     async with fleet(one, two) as addresses, Client(addresses, "t") as client:
         if is_stream:
             text = "".join([p.text async for p in client.stream(prompt="x", adapter="ns/a")])
