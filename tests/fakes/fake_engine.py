@@ -65,11 +65,11 @@ def main() -> None:
                 end(message["id"], "cancelled")
             case "tokenize" if message["input"]["text"] == "stuck":
                 pass
-            case "load" if message["folder"] == "stuck":
+            case "load" if message["path"] == "stuck":
                 pass
             case "tokenize":
                 send(type="tokens", id=message["id"], token_ids=[1, 2])
-            case "load" if "bad" in message["folder"]:
+            case "load" if "bad" in message["path"]:
                 send(type="load-failed", digest=message["digest"], message="bad", reason="Bad")
             case "load":
                 send(type="loaded", digest=message["digest"])

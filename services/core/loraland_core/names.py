@@ -128,6 +128,7 @@ class Reason(StrEnum):
     RECORD_UNREADABLE = "RecordUnreadable"
     DIGEST_MISMATCH = "DigestMismatch"
     ARTIFACT_INVALID = "ArtifactInvalid"
+    ARTIFACT_TOO_LARGE = "ArtifactTooLarge"
     IMPORT_UNSUPPORTED = "ImportUnsupported"
     # Compatible
     BASE_MODEL_MATCHES = "BaseModelMatches"

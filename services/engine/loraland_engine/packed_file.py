@@ -49,11 +49,14 @@ def write(adapter: LoraAdapter, path: Path, *, packing: str) -> int:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % ALIGN_BYTES)
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for tensor in body:
-            file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-    partial.rename(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            for tensor in body:
+                file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return 8 + len(text) + size_bytes
 
 

@@ -25,6 +25,12 @@ class Config:
     tokens_file: Path
     cache_dir: Path
     adapter_dir: Path
+    packed_dir: Path
+    disk_bytes: int
+    host_bytes: int
+    slot_bytes: int
+    max_adapter_bytes: int
+    concurrent_fetches: int
     replica: str
     host: str
     port: int
@@ -51,6 +57,7 @@ def read(environ: Mapping[str, str]) -> Config:
     base_model = _required(environ, "LORALAND_BASE_MODEL")
     catalogue_file = Path(environ.get("LORALAND_CATALOGUE") or paths.mounted(CATALOGUE_FILE))
     cache_dir = paths.cache_dir()
+    adapter_dir = Path(environ.get("LORALAND_ADAPTER_DIR") or cache_dir / "adapters")
     return Config(
         base_model=base_model,
         entry=catalogue.load(catalogue_file).find(base_model),
@@ -63,7 +70,13 @@ def read(environ: Mapping[str, str]) -> Config:
         redis=redis_settings.read(environ),
         tokens_file=Path(environ.get("LORALAND_TOKENS_FILE") or paths.mounted(TOKENS_FILE)),
         cache_dir=cache_dir,
-        adapter_dir=Path(environ.get("LORALAND_ADAPTER_DIR") or cache_dir / "adapters"),
+        adapter_dir=adapter_dir,
+        packed_dir=Path(environ.get("LORALAND_PACKED_DIR") or adapter_dir / "packed"),
+        disk_bytes=_mebibytes(environ, "LORALAND_DISK_MIB", 16 * 1024, at_least=1),
+        host_bytes=_mebibytes(environ, "LORALAND_HOST_MIB", 1024, at_least=1),
+        slot_bytes=_mebibytes(environ, "LORALAND_SLOT_MIB", 0),
+        max_adapter_bytes=_mebibytes(environ, "LORALAND_MAX_ADAPTER_MIB", 2048, at_least=1),
+        concurrent_fetches=_number(environ, "LORALAND_CONCURRENT_FETCHES", 4, at_least=1),
         replica=environ.get("POD_NAME") or socket.gethostname(),
         host=environ.get("POD_IP") or "0.0.0.0",  # noqa: S104 (a pod has its own network)
         port=_number(environ, "LORALAND_PORT", 8500),
@@ -94,6 +107,10 @@ def _switch(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
     if text not in {"true", "false"}:
         raise InvalidInput(f"is {text!r}; expected true or false", field=name)
     return text == "true"
+
+
+def _mebibytes(environ: Mapping[str, str], name: str, default: int, *, at_least: int = 0) -> int:
+    return _number(environ, name, default, at_least=at_least) * 1024 * 1024
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, *, at_least: int = 0) -> int:

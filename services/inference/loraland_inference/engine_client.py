@@ -138,9 +138,15 @@ class EngineClient:
         reply = await self._ask(id_, {"type": "tokenize", "id": id_, "input": given})
         return [int(i) for i in reply["token_ids"]]
 
-    async def load(self, digest: str, folder: str) -> None:
-        """Bring an adapter into a slot; the caller has made sure that one is free."""
-        await self._ask(digest, {"type": "load", "digest": digest, "folder": folder})
+    async def pack(self, digest: str, folder: str, path: str) -> int:
+        """Write an adapter's files packed; return the size in bytes."""
+        message = {"type": "pack", "digest": digest, "folder": folder, "path": path}
+        reply = await self._ask(_pack_key(digest), message)
+        return int(reply["size_bytes"])
+
+    async def load(self, digest: str, path: str) -> None:
+        """Bring a packed adapter into a slot; the caller has made sure that one is free."""
+        await self._ask(digest, {"type": "load", "digest": digest, "path": path})
 
     def unload(self, digest: str) -> None:
         with suppress(Unavailable):
@@ -243,9 +249,12 @@ class EngineClient:
                 self._refuse(message)
             case "loaded":
                 self._commands.answer(message["digest"], message)
-            case "load-failed":
+            case "packed":
+                self._commands.answer(_pack_key(message["digest"]), message)
+            case "load-failed" | "pack-failed" as kind:
+                digest = message["digest"]
                 self._commands.answer(
-                    message["digest"],
+                    digest if kind == "load-failed" else _pack_key(digest),
                     ArtifactInvalid(message["message"], reason=message["reason"]),
                 )
             case "tokens" | "prepared":
@@ -288,6 +297,11 @@ class EngineClient:
         self.is_ready = True
         log.info("the engine is ready")
         self.on_up(self.info)
+
+
+def _pack_key(digest: str) -> str:
+    """Both may be owed an answer for one artifact."""
+    return f"pack {digest}"
 
 
 async def _end(process: Process) -> int:

@@ -1,7 +1,8 @@
 """The process that owns the model: ``python -m loraland_inference.engine_process SETTINGS``.
 
-Lines of ``messages`` come on standard input and leave on standard output. Three threads: one reads
-and tokenizes, one reads adapter files, and the main one steps the engine, alone with the model.
+Lines of ``messages`` come on standard input and leave on standard output. Four threads: one reads
+and tokenizes, one packs adapters, one maps packed ones, and the main one steps the engine, alone
+with the model.
 The end of standard input means that the front is gone: so is this process then.
 """
 
@@ -31,6 +32,7 @@ from loraland_engine.sequence import Caller
 from loraland_models import sources, weights
 
 from loraland_inference import messages, preparation
+from loraland_inference.adapter_loader import AdapterLoader
 from loraland_inference.messages import Message
 from loraland_inference.preparation import Prepared, Preparer
 
@@ -127,7 +129,9 @@ class EngineLoop:
 class Reader(threading.Thread):
     """Reads lines and tokenizes, in order, so that a cancel never overtakes its request."""
 
-    def __init__(self, lines: BinaryIO, loop: EngineLoop, loader: "Loader", engine: Engine) -> None:
+    def __init__(
+        self, lines: BinaryIO, loop: EngineLoop, loader: AdapterLoader, engine: Engine
+    ) -> None:
         super().__init__(name="reader", daemon=True)
         self._lines = lines
         self._loop = loop
@@ -157,7 +161,7 @@ class Reader(threading.Thread):
 
     def _dispatch(self, message: Message) -> None:
         match message["type"]:
-            case "load":
+            case "load" | "pack":
                 self._loader.post(message)
             case "tokenize":
                 token_ids = self._preparer.tokens(message["input"])
@@ -170,37 +174,6 @@ class Reader(threading.Thread):
                 self._send({"type": "prepared", "id": message["id"]})
             case "cancel" | "unload" as kind:
                 self._loop.post((kind, message, None))
-
-
-class Loader(threading.Thread):
-    """Reads and checks adapter files, so that the step loop never waits for a disk."""
-
-    def __init__(self, loop: EngineLoop, engine: Engine) -> None:
-        super().__init__(name="loader", daemon=True)
-        self._loop = loop
-        self._engine = engine
-        self._requests: queue.SimpleQueue[Message] = queue.SimpleQueue()
-
-    def post(self, message: Message) -> None:
-        self._requests.put(message)
-
-    def run(self) -> None:
-        while True:
-            message = self._requests.get()
-            try:
-                adapter = self._engine.read_adapter(Path(message["folder"]))
-            except LoraLandError as error:
-                self._fail(message, str(error), getattr(error, "reason", "ArtifactInvalid"))
-            # Whatever a hostile file brings a library to raise fails this adapter alone.
-            except Exception as error:
-                log.exception("adapter %s cannot be read", message["digest"])
-                self._fail(message, f"cannot be read: {error}", "ArtifactInvalid")
-            else:
-                self._loop.post(("insert", message, adapter))
-
-    def _fail(self, message: Message, text: str, reason: str) -> None:
-        failed = {"digest": message["digest"], "message": text, "reason": reason}
-        self._loop.send({"type": "load-failed", **failed})
 
 
 def refusal(message: Message, error: InvalidInput | EngineFull) -> Message:
@@ -267,7 +240,11 @@ def main() -> None:
         send({"type": "fatal", "message": str(error)})
         sys.exit(1)
     loop = EngineLoop(engine, send)
-    loader = Loader(loop, engine)
+    loader = AdapterLoader(
+        engine.adapters,
+        send=send,
+        insert=lambda message, adapter: loop.post(("insert", message, adapter)),
+    )
     loader.start()
     Reader(sys.stdin.buffer, loop, loader, engine).start()
     send(ready)

@@ -12,7 +12,8 @@ from loraland_core.errors import InvalidInput, LoraLandError, Unavailable
 from loraland_core.rpc import inference_pb2, inference_pb2_grpc
 
 from loraland_inference import auth, messages, replies, requests, sampling, statuses
-from loraland_inference.adapters.coordinator import Coordinator, Lease
+from loraland_inference.adapters.coordinator import Coordinator
+from loraland_inference.adapters.lease import Lease
 from loraland_inference.engine_client import EngineClient, EngineInfo, Ticket
 from loraland_inference.failures import DeadlinePassed, InternalFault
 from loraland_inference.messages import Message, Output
@@ -27,6 +28,7 @@ DEFAULT_PAGE_SIZE = 100
 _TIERS = {
     "absent": inference_pb2.TIER_ABSENT,
     "disk": inference_pb2.TIER_DISK,
+    "host": inference_pb2.TIER_HOST,
     "slot": inference_pb2.TIER_SLOT,
 }
 

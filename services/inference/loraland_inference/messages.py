@@ -1,7 +1,8 @@
 """What the front and the engine process say to each other: one JSON object a line. No I/O, no torch.
 
-Front to engine: ``generate``, ``score``, ``tokenize``, ``cancel``, ``load``, ``unload``.
-Engine to front: ``ready``, ``fatal``, ``step``, ``refused``, ``tokens``, ``loaded``, ``load-failed``, and
+Front to engine: ``generate``, ``score``, ``tokenize``, ``cancel``, ``pack``, ``load``,
+``unload``.
+Engine to front: ``ready``, ``fatal``, ``step``, ``refused``, ``tokens``, ``packed``, ``pack-failed``, ``loaded``, ``load-failed``, and
 ``prepared`` once a request is read and tokenized. Each step of the engine sends a ``step`` line, even if no request gained by it: the
 watchdog listens to them.
 """
@@ -14,6 +15,10 @@ Message = dict[str, Any]
 ADAPTER_LOST = "AdapterLost"
 # The reason of a refusal that is nobody's fault: too much waits already.
 ENGINE_FULL = "EngineFull"
+# Why an adapter cannot be packed that is nothing against the adapter.
+HOST_FULL = "HostTierFull"
+# Why a packed adapter cannot be mapped: somebody took the file away.
+PACKED_FILE_LOST = "PackedFileLost"
 # The reason of a refusal that is our mistake; its traceback is in the log under the request's id.
 INTERNAL = "Internal"
 # A line holds at most one prompt or one step's outputs.

@@ -19,14 +19,14 @@ from loraland_core.rpc import admin_pb2, admin_pb2_grpc, inference_pb2, inferenc
 from loraland_core.store import Store
 
 from loraland_inference import auth, requests
-from loraland_inference.adapters import residents, verification
-from loraland_inference.adapters.coordinator import Coordinator
-from loraland_inference.adapters.disk import DiskTier
+from loraland_inference.adapters import residents, tiers, verification
 from loraland_inference.adapters.link import Link
+from loraland_inference.adapters.observer import Observer
 from loraland_inference.adapters.presence import Presence
 from loraland_inference.adapters.registry import Registry
 from loraland_inference.adapters.registry_reader import RegistryReader
 from loraland_inference.adapters.retirement import Retirement
+from loraland_inference.adapters.uses import Uses
 from loraland_inference.admin_service import AdminService
 from loraland_inference.config import Config
 from loraland_inference.engine_client import EngineClient, EngineInfo
@@ -83,7 +83,7 @@ class Server:
             "presence": Link("this replica is not seen"),
         }
         self._registry = Registry()
-        self._disk = DiskTier(self._store, config.adapter_dir)
+        self._uses = Uses(self._redis, config.base_model)
         self._engine = EngineClient(
             _engine_settings(config),
             step_limit_s=config.step_limit_s,
@@ -91,12 +91,16 @@ class Server:
             on_up=self._on_engine_up,
             on_down=self._on_engine_down,
         )
-        self._coordinator = Coordinator(
-            registry=self._registry,
-            disk=self._disk,
+        self._tiers = tiers.build(
+            config,
+            store=self._store,
+            redis=self._redis,
             engine=self._engine,
-            num_slots=config.num_slots,
+            registry=self._registry,
+            observer=Observer(),
+            on_use=self._uses.count,
         )
+        self._coordinator = self._tiers.coordinator
         self._presence = Presence(
             self._redis,
             heartbeat=self._heartbeat,
@@ -111,7 +115,7 @@ class Server:
         """Serve; raise ``InvalidInput`` where the port or the adapter folder cannot be had."""
         await self._set_health(is_serving=False)
         try:
-            self._disk.prepare()
+            self._tiers.prepare()
         except OSError as error:
             raise InvalidInput(
                 f"cannot be made: {error.strerror}", field=str(self._config.adapter_dir)
@@ -215,7 +219,8 @@ class Server:
                 max_rank=self._config.entry.limits.max_rank,
             )
             self._start("verification", verification.run(self._registry, self._store, expected))
-            self._start("residents", residents.run(self._coordinator, self._disk))
+            self._start("residents", residents.run(self._tiers, self._uses))
+            self._start("uses", self._uses.run())
             grace_s = self._config.drain_grace_s
             retirement = Retirement(self._coordinator, self._state, grace_s=grace_s)
             self._start("retirement", retirement.run())
@@ -253,7 +258,7 @@ class Server:
         for task in self._background.values():
             task.cancel()
         await asyncio.gather(*self._background.values(), return_exceptions=True)
-        await self._disk.close()
+        await self._tiers.close()
         if self._engine.info is not None:
             await self._presence.leave()
         await self._redis.aclose()

@@ -1,107 +1,32 @@
 """From a name to a slot: waiting, sharing, giving way, and failing alone."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from loraland_core.errors import ArtifactInvalid, InvalidInput, NotFound, Unavailable
-from loraland_core.keys import AdapterRecord
-from loraland_core.prompts import PromptTemplate
-from loraland_inference.adapters.coordinator import Coordinator, Lease
-from loraland_inference.adapters.disk import LocalAdapter
-from loraland_inference.adapters.registry import Registry
+from tier_world import TierWorld, settle
+
+Build = Callable[..., TierWorld]
 
 
-class FakeDisk:
-    """Has everything, but for digests that are set to fail or to wait."""
-
-    def __init__(self) -> None:
-        self.failing: dict[str, Exception] = {}
-        self.gates: dict[str, asyncio.Event] = {}
-        self.fetched: list[str] = []
-
-    def has(self, digest: str) -> bool:
-        return digest in self.fetched
-
-    async def ensure(self, record: AdapterRecord) -> LocalAdapter:
-        self.fetched.append(record.digest)
-        if record.digest in self.gates:
-            await self.gates[record.digest].wait()
-        if record.digest in self.failing:
-            raise self.failing[record.digest]
-        prompt = PromptTemplate(kind="fields", template="{x}")
-        return LocalAdapter(record.digest, Path("/disk") / record.digest, prompt)
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    return lambda **options: TierWorld(tmp_path, **options)
 
 
-class FakeEngine:
-    """Remembers what it holds; loads wait for a gate or fail on demand."""
-
-    def __init__(self, num_slots: int) -> None:
-        self._num_slots = num_slots
-        self.held: set[str] = set()
-        self.loads: list[str] = []
-        self.failing: dict[str, Exception] = {}
-        self.gate: asyncio.Event | None = None
-
-    async def load(self, digest: str, _: str) -> None:
-        self.loads.append(digest)
-        if self.gate is not None:
-            await self.gate.wait()
-        if digest in self.failing:
-            raise self.failing[digest]
-        self.held.add(digest)
-        assert len(self.held) <= self._num_slots
-
-    def unload(self, digest: str) -> None:
-        self.held.discard(digest)
-
-
-class Fixture:
-    def __init__(self, num_slots: int = 2, num_adapters: int = 4) -> None:
-        self.registry = Registry()
-        self.disk, self.engine, self.now_s = FakeDisk(), FakeEngine(num_slots), 0.0
-        self.coordinator = Coordinator(
-            registry=self.registry,
-            disk=self.disk,  # type: ignore[arg-type]
-            engine=self.engine,  # type: ignore[arg-type]
-            num_slots=num_slots,
-            clock=lambda: self.now_s,
-        )
-        records = {f"ns/a{i}": build_record(f"d{i}") for i in range(num_adapters)}
-        self.registry.replace(records, 1)
-
-    async def acquire(self, index: int) -> Lease:
-        return await asyncio.wait_for(
-            self.coordinator.acquire(f"ns/a{index}", lambda _: True), timeout=10
-        )
-
-    def start(self, index: int) -> asyncio.Task[Lease]:
-        return asyncio.create_task(self.acquire(index))
-
-
-def build_record(digest: str) -> AdapterRecord:
-    return AdapterRecord(
-        base_model="tiny", digest=digest, uri="s3://b/x/", size_bytes=1, rank=4, tenants=["ns"]
-    )
-
-
-async def settle() -> None:
-    """Let everything that can run do so."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-async def test_base_model_needs_no_slot() -> None:
+async def test_base_model_needs_no_slot(build: Build) -> None:
     """The empty id is the base model, whatever the slots do."""
-    lease = await Fixture().coordinator.acquire("", lambda _: True)
+    lease = await build().coordinator.acquire("", lambda _: True)
 
     assert (lease.digest, lease.prompt) == ("", None)
 
 
-async def test_requests_for_one_adapter_share_one_load() -> None:
+async def test_requests_for_one_adapter_share_one_load(build: Build) -> None:
     """However many name it at once, it is loaded once, and each holds a reference."""
-    f = Fixture()
+    f = build()
     f.engine.gate = asyncio.Event()
     tasks = [f.start(0) for _ in range(5)]
     await settle()
@@ -116,9 +41,9 @@ async def test_requests_for_one_adapter_share_one_load() -> None:
     assert (f.engine.loads, held, slot.references) == (["d0"], 5, 0)
 
 
-async def test_idle_adapter_gives_way_and_one_in_use_stays() -> None:
+async def test_idle_adapter_gives_way_and_one_in_use_stays(build: Build) -> None:
     """The third adapter takes the slot of the one that nobody uses."""
-    f = Fixture()
+    f = build()
     used = await f.acquire(0)
     (await f.acquire(1)).release()
 
@@ -128,9 +53,9 @@ async def test_idle_adapter_gives_way_and_one_in_use_stays() -> None:
     used.release()
 
 
-async def test_request_waits_when_all_slots_are_in_use() -> None:
+async def test_request_waits_when_all_slots_are_in_use(build: Build) -> None:
     """It gets the slot that is released first; those who wait longer go first."""
-    f = Fixture()
+    f = build()
     first, second = await f.acquire(0), await f.acquire(1)
     third, fourth = f.start(2), f.start(3)
     await settle()
@@ -145,11 +70,11 @@ async def test_request_waits_when_all_slots_are_in_use() -> None:
 
 
 async def test_busy_adapter_is_drained_when_another_waits_too_long(
-    monkeypatch: pytest.MonkeyPatch,
+    build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream of requests for a resident adapter does not starve the one outside."""
-    monkeypatch.setattr("loraland_inference.adapters.coordinator.DRAIN_AFTER_S", 0.02)
-    f = Fixture(num_slots=1)
+    monkeypatch.setattr("loraland_inference.adapters.slot_queue.DRAIN_AFTER_S", 0.02)
+    f = build(num_slots=1)
     busy = await f.acquire(0)
     outside = f.start(1)
     await asyncio.sleep(0.1)
@@ -165,11 +90,11 @@ async def test_busy_adapter_is_drained_when_another_waits_too_long(
 
 
 async def test_adapter_in_steady_use_is_drained_although_its_requests_end_all_the_time(
-    monkeypatch: pytest.MonkeyPatch,
+    build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One slot that is never idle, requests that overlap: the other waits no longer for that."""
-    monkeypatch.setattr("loraland_inference.adapters.coordinator.DRAIN_AFTER_S", 0.05)
-    f = Fixture(num_slots=1)
+    monkeypatch.setattr("loraland_inference.adapters.slot_queue.DRAIN_AFTER_S", 0.05)
+    f = build(num_slots=1)
     lease = await f.acquire(0)
     waiting = f.start(1)
     for _ in range(200):
@@ -183,9 +108,9 @@ async def test_adapter_in_steady_use_is_drained_although_its_requests_end_all_th
     assert (waiting.done(), lease.digest) == (True, "d1")
 
 
-async def test_lease_tells_its_slot_what_is_left_to_do() -> None:
+async def test_lease_tells_its_slot_what_is_left_to_do(build: Build) -> None:
     """What is spent and what ends is due no more, however much more it came to."""
-    f = Fixture()
+    f = build()
     acquire = f.coordinator.acquire
     leases = [await acquire("ns/a0", lambda _: True, num_tokens=n) for n in (10, 5)]
     slot = f.coordinator.slots.find("d0")
@@ -200,9 +125,9 @@ async def test_lease_tells_its_slot_what_is_left_to_do() -> None:
     assert due == [6, 0]
 
 
-async def test_failed_load_fails_its_own_requests_only() -> None:
+async def test_failed_load_fails_its_own_requests_only(build: Build) -> None:
     """Others are not touched, the slot is free again, and the heartbeat tells of it."""
-    f = Fixture(num_slots=1)
+    f = build(num_slots=1)
     f.engine.failing["d0"] = ArtifactInvalid("rank 99", reason="RankOverLimit")
 
     with pytest.raises(ArtifactInvalid):
@@ -213,9 +138,9 @@ async def test_failed_load_fails_its_own_requests_only() -> None:
     assert f.registry.rejections()["ns/a0"].reason == "RankOverLimit"
 
 
-async def test_rejected_adapter_is_tried_again_after_a_while() -> None:
+async def test_rejected_adapter_is_tried_again_after_a_while(build: Build) -> None:
     """Within the delay nothing is fetched; after it a repaired artifact is served."""
-    f = Fixture()
+    f = build()
     f.disk.failing["d0"] = ArtifactInvalid("sha256", reason="DigestMismatch")
     for _ in range(2):
         with pytest.raises(ArtifactInvalid):
@@ -229,9 +154,9 @@ async def test_rejected_adapter_is_tried_again_after_a_while() -> None:
     assert (num_fetches, lease.digest, f.registry.rejections()) == (1, "d0", {})
 
 
-async def test_store_outage_is_not_held_against_the_adapter() -> None:
+async def test_store_outage_is_not_held_against_the_adapter(build: Build) -> None:
     """An unavailable store is Unavailable each time, and no rejection."""
-    f = Fixture()
+    f = build()
     f.disk.failing["d0"] = Unavailable("S3 is away")
 
     with pytest.raises(Unavailable):
@@ -240,9 +165,9 @@ async def test_store_outage_is_not_held_against_the_adapter() -> None:
     assert f.registry.rejections() == {}
 
 
-async def test_caller_that_gives_up_leaves_the_load_to_the_others() -> None:
+async def test_caller_that_gives_up_leaves_the_load_to_the_others(build: Build) -> None:
     """A cancelled wait holds no reference afterwards and takes nothing from its neighbour."""
-    f = Fixture()
+    f = build()
     f.engine.gate = asyncio.Event()
     gone, stays = f.start(0), f.start(0)
     await settle()
@@ -258,9 +183,9 @@ async def test_caller_that_gives_up_leaves_the_load_to_the_others() -> None:
     lease.release()
 
 
-async def test_all_callers_that_give_up_leave_no_reference() -> None:
+async def test_all_callers_that_give_up_leave_no_reference(build: Build) -> None:
     """An adapter that nobody waited for is loaded, idle, and may give way."""
-    f = Fixture()
+    f = build()
     f.engine.gate = asyncio.Event()
     tasks = [f.start(0), f.start(0)]
     await settle()
@@ -271,14 +196,14 @@ async def test_all_callers_that_give_up_leave_no_reference() -> None:
     f.engine.gate.set()
     await settle()
 
-    victim = f.coordinator.slots.victim()
+    victim = f.coordinator.slots.victim(0.0)
     assert victim is not None
     assert (victim.digest, victim.references) == ("d0", 0)
 
 
-async def test_release_after_the_engine_was_lost_is_harmless() -> None:
+async def test_release_after_the_engine_was_lost_is_harmless(build: Build) -> None:
     """Leases of the engine before do not count for the one after it."""
-    f = Fixture()
+    f = build()
     old = await f.acquire(0)
 
     f.coordinator.lose_slots()
@@ -292,9 +217,9 @@ async def test_release_after_the_engine_was_lost_is_harmless() -> None:
     new.release()
 
 
-async def test_pin_leaves_one_slot_to_the_others() -> None:
+async def test_pin_leaves_one_slot_to_the_others(build: Build) -> None:
     """All but one slot may be pinned; a pinned adapter cannot be evicted."""
-    f = Fixture()
+    f = build()
     await f.coordinator.pin("ns/a0")
     with pytest.raises(InvalidInput):
         await f.coordinator.pin("ns/a1")
@@ -306,9 +231,9 @@ async def test_pin_leaves_one_slot_to_the_others() -> None:
     assert f.engine.held == {"d0", "d3"}
 
 
-async def test_evict_waits_for_the_requests_that_use_it() -> None:
+async def test_evict_waits_for_the_requests_that_use_it(build: Build) -> None:
     """Admin's eviction takes effect when the last request has ended."""
-    f = Fixture()
+    f = build()
     lease = await f.acquire(0)
 
     f.coordinator.evict("ns/a0")
@@ -318,18 +243,18 @@ async def test_evict_waits_for_the_requests_that_use_it() -> None:
     assert (during, f.engine.held) == ({"d0"}, set())
 
 
-async def test_acquire_hides_what_the_caller_may_not_use() -> None:
+async def test_acquire_hides_what_the_caller_may_not_use(build: Build) -> None:
     """Resident or not, authorization is asked on every call."""
-    f = Fixture()
+    f = build()
     (await f.acquire(0)).release()
 
     with pytest.raises(NotFound):
         await f.coordinator.acquire("ns/a0", lambda _: False)
 
 
-async def test_slots_survive_random_traffic() -> None:
+async def test_slots_survive_random_traffic(build: Build) -> None:
     """Many adapters over few slots, callers that give up in between: everyone ends, none leaks."""
-    f = Fixture(num_slots=2, num_adapters=6)
+    f = build(num_slots=2, num_adapters=6)
 
     async def visit(index: int) -> Any:
         lease = await f.coordinator.acquire(f"ns/a{index % 6}", lambda _: True)
@@ -351,9 +276,9 @@ async def test_slots_survive_random_traffic() -> None:
     assert set(table.loaded) == f.engine.held
 
 
-async def test_artifact_without_a_name_gives_up_its_slot_once_unused() -> None:
+async def test_artifact_without_a_name_gives_up_its_slot_once_unused(build: Build) -> None:
     """Unused at once, used when the last request ends; those with a name stay, pins do not hold."""
-    f = Fixture(num_slots=3)
+    f = build(num_slots=3)
     leases = [await f.acquire(i) for i in range(3)]
     leases[0].release()
     f.coordinator.slots.pinned = {"d0", "d2"}

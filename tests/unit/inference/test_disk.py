@@ -4,7 +4,8 @@ import asyncio
 import errno
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,16 @@ from loraland_core.errors import ArtifactInvalid, InvalidInput, LoraLandError, N
 from loraland_core.keys import AdapterRecord
 from loraland_core.prompts import PromptTemplate
 from loraland_inference.adapters.disk import DiskTier
+from loraland_inference.adapters.fetching import Fetcher
+from loraland_inference.adapters.folders import LocalAdapter
+from loraland_inference.adapters.observer import Observer
+from loraland_inference.adapters.states import Places
 
+HEADER = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"weights!"
 FILES = {
     "adapter_config.json": b"{}",
-    "adapter_model.safetensors": b"weights",
+    "adapter_model.safetensors": WEIGHTS,
     "prompt.json": PromptTemplate(kind="fields", template="{x}").to_json(),
 }
 
@@ -70,19 +77,45 @@ def publish(store: MemoryStore) -> AdapterRecord:
     )  # fmt: skip
 
 
+class OwnTurn:
+    """Everybody downloads what it wants."""
+
+    @asynccontextmanager
+    async def turn(self, _: str, __: Callable[[], bool]) -> AsyncIterator[bool]:
+        yield True
+
+
 class Fixture:
     def __init__(self, root: Path) -> None:
-        self.root, self.store = root, MemoryStore()
+        self.root, self.store, self.now_s = root, MemoryStore(), 0.0
         self.record = publish(self.store)
         self.tier = self.restarted()
 
-    def restarted(self) -> DiskTier:
-        tier = DiskTier(self.store, self.root)  # type: ignore[arg-type]
+    def restarted(self, *, budget_bytes: int = 2**30, max_bytes: int = 2**20) -> DiskTier:
+        self.places = Places(lambda: self.now_s, jitter=lambda _, high: high)
+        tier = DiskTier(
+            Fetcher(self.store, max_bytes=max_bytes),  # type: ignore[arg-type]
+            self.root,
+            budget_bytes=budget_bytes,
+            concurrent_fetches=4,
+            turns=lambda _: OwnTurn(),
+            places=self.places,
+            observer=Observer(),
+            clock=lambda: self.now_s,
+        )
         tier.prepare()
         return tier
 
     def found(self) -> list[str]:
-        return sorted(path.name for path in self.root.iterdir())
+        """Return all that lies there and in the folders of processes, but for what names these."""
+        own = list(self.root.glob(".work-*/*"))
+        folders = [p for p in self.root.iterdir() if not p.name.startswith((".work-", ".node-id"))]
+        return sorted(path.name for path in folders + own)
+
+
+async def fetch(tier: DiskTier, record: AdapterRecord) -> LocalAdapter:
+    async with tier.held(record) as local:
+        return local
 
 
 @pytest.fixture
@@ -92,7 +125,7 @@ def f(tmp_path: Path) -> Fixture:
 
 async def test_ensure_fetches_an_artifact_once_for_all_who_ask(f: Fixture) -> None:
     """Single flight: three files are downloaded, however many wait."""
-    locals_ = await asyncio.gather(*(f.tier.ensure(f.record) for _ in range(5)))
+    locals_ = await asyncio.gather(*(fetch(f.tier, f.record) for _ in range(5)))
 
     assert {local.folder for local in locals_} == {f.root / f.record.digest}
     assert (f.store.num_downloads, f.found()) == (3, [f.record.digest])
@@ -104,19 +137,19 @@ async def test_restart_finds_what_is_on_the_disk(f: Fixture) -> None:
     await f.tier.ensure(f.record)
     f.store.fault = Unavailable("away")
 
-    local = await f.restarted().ensure(f.record)
+    local = await fetch(f.restarted(), f.record)
 
     assert local.folder.name == f.record.digest
 
 
 async def test_damaged_folder_is_fetched_again(f: Fixture) -> None:
     """What a restart finds is hashed before it is used."""
-    local = await f.tier.ensure(f.record)
-    (local.folder / artifacts.WEIGHTS_FILE).write_bytes(b"weightz")
+    local = await fetch(f.tier, f.record)
+    (local.folder / artifacts.WEIGHTS_FILE).write_bytes(WEIGHTS[:-1] + b"?")
 
-    again = await f.restarted().ensure(f.record)
+    again = await fetch(f.restarted(), f.record)
 
-    assert (again.folder / artifacts.WEIGHTS_FILE).read_bytes() == b"weights"
+    assert (again.folder / artifacts.WEIGHTS_FILE).read_bytes() == WEIGHTS
 
 
 async def test_prepare_removes_what_a_killed_process_left(f: Fixture) -> None:
@@ -144,8 +177,8 @@ def set_fault(fault: Exception) -> Callable[[MemoryStore], None]:
 @pytest.mark.parametrize(
     ("change", "kind", "reason"),
     [
-        (set_object(artifacts.WEIGHTS_FILE, b"weightz"), ArtifactInvalid, "DigestMismatch"),
-        (set_object(artifacts.WEIGHTS_FILE, b"weights and more"), ArtifactInvalid, "DigestMismatch"),
+        (set_object(artifacts.WEIGHTS_FILE, WEIGHTS[:-1] + b"?"), ArtifactInvalid, "DigestMismatch"),
+        (set_object(artifacts.WEIGHTS_FILE, WEIGHTS + b" and more"), ArtifactInvalid, "DigestMismatch"),
         (set_object(artifacts.WEIGHTS_FILE, b"short"), ArtifactInvalid, "DigestMismatch"),
         (set_object(artifacts.CONFIG_FILE, None), ArtifactInvalid, "ArtifactInvalid"),
         (set_object("manifest.json", None), ArtifactInvalid, "ManifestMissing"),
@@ -181,7 +214,7 @@ async def test_store_that_hangs_does_not_hold_up_what_is_on_the_disk(f: Fixture)
     waiting: list[Any] = [asyncio.create_task(tier.ensure(other)) for other in others]
     await asyncio.sleep(0.05)
 
-    local = await asyncio.wait_for(tier.ensure(f.record), 5)
+    local = await asyncio.wait_for(fetch(tier, f.record), 60)
 
     f.store.gate.set()
     await asyncio.gather(*waiting, return_exceptions=True)

@@ -37,7 +37,7 @@ def test_victim_is_the_unused_one_that_was_used_least_recently(
     table = build_table(*used)
     table.pinned = pinned
 
-    assert name(table.victim()) == expected
+    assert name(table.victim(10.0)) == expected
 
 
 def test_victim_is_never_one_that_is_still_loading() -> None:
@@ -45,7 +45,7 @@ def test_victim_is_never_one_that_is_still_loading() -> None:
     table = SlotTable(1)
     table.take("a", 0.0)
 
-    assert table.victim() is None
+    assert table.victim(10.0) is None
 
 
 def test_drain_chooses_the_artifact_with_the_least_left_to_do() -> None:
@@ -67,7 +67,7 @@ def test_drain_chooses_the_artifact_with_the_fewest_requests_once() -> None:
     assert drained is not None
     table.release(drained, 10.0)
 
-    assert (name(drained), second, name(table.victim())) == ("b", None, "b")
+    assert (name(drained), second, name(table.victim(10.0))) == ("b", None, "b")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -79,7 +79,7 @@ def test_slots_keep_their_invariants_over_random_traces(seed: int) -> None:
         digest = f"d{rng.randint(0, 9)}"
         slot = table.find(digest)
         if slot is None and table.num_free == 0:
-            victim = table.victim()
+            victim = table.victim(10.0)
             if victim is None:
                 continue
             assert (victim.references, victim.digest in table.pinned) == (0, False)

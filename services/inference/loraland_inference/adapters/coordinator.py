@@ -1,58 +1,33 @@
 """Brings the adapter of a request to where the engine can use it, and keeps it there meanwhile.
 
-S3 → disk → slot. A request waits for its own adapter only; a failed load fails only the requests
-that named it. Decisions are in ``registry`` and ``slots``; this is the thin shell around them.
+S3 → disk → host → slot. A request waits for its own adapter only; a failed load fails only the
+requests that named it. Decisions are in ``registry`` and ``slots``; this is the thin shell around
+them.
 """
 
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Literal
 
-from loraland_core.errors import ArtifactInvalid, InvalidInput
+from loraland_core.errors import ArtifactInvalid, InvalidInput, Unavailable
 from loraland_core.keys import AdapterRecord, Rejection
-from loraland_core.prompts import PromptTemplate
 
-from loraland_inference.adapters.disk import DiskTier, LocalAdapter
+from loraland_inference import messages
+from loraland_inference.adapters.disk import DiskTier
+from loraland_inference.adapters.host import HostTier, PackedAdapter
+from loraland_inference.adapters.lease import Lease, Work
+from loraland_inference.adapters.observer import Observer
 from loraland_inference.adapters.registry import Registry
-from loraland_inference.adapters.slots import DRAIN_AFTER_S, Slot, SlotTable
+from loraland_inference.adapters.slot_queue import SlotQueue
+from loraland_inference.adapters.slots import Slot, SlotTable
+from loraland_inference.adapters.states import Event, Places
 from loraland_inference.engine_client import EngineClient
 
 log = logging.getLogger("loraland.adapters")
 
-
-@dataclass(frozen=True)
-class Lease:
-    """The right to use an adapter in the engine; ``release`` exactly once. Base: no digest."""
-
-    digest: str = ""
-    prompt: PromptTemplate | None = None
-    load_s: float = 0.0
-    priority: int = 0
-    # Tells how many of the tokens that it was acquired for are done.
-    spend: Callable[[int], None] = lambda _: None
-    release: Callable[[], None] = lambda: None
-
-
-class _Work:
-    """What one request may still have to do on a slot."""
-
-    def __init__(self, slot: Slot, num_tokens: int) -> None:
-        self._slot = slot
-        self._num_tokens = num_tokens
-        slot.num_due_tokens += num_tokens
-
-    def spend(self, num_tokens: int) -> None:
-        spent = min(num_tokens, self._num_tokens)
-        self._num_tokens -= spent
-        self._slot.num_due_tokens -= spent
-
-    def end(self) -> None:
-        self.spend(self._num_tokens)
+Tier = Literal["slot", "host", "disk", "absent"]
 
 
 class _Load:
@@ -72,18 +47,25 @@ class Coordinator:
         *,
         registry: Registry,
         disk: DiskTier,
+        host: HostTier,
         engine: EngineClient,
-        num_slots: int,
+        slots: SlotTable,
+        places: Places,
+        observer: Observer,
+        on_use: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registry = registry
-        self.slots = SlotTable(num_slots)
+        self.slots = slots
         self._disk = disk
+        self._host = host
+        self._places = places
+        self._observer = observer
+        self._on_use = on_use
         self._engine = engine
         self._clock = clock
         self._loads: dict[str, _Load] = {}
-        # Whoever waits for a slot, longest first.
-        self._queue: deque[asyncio.Event] = deque()
+        self._queue = SlotQueue(self.slots.start_drain)
 
     async def acquire(
         self, adapter_id: str, allowed: Callable[[AdapterRecord], bool], *, num_tokens: int = 0
@@ -99,23 +81,29 @@ class Coordinator:
         started_s = self._clock()
         record = self.registry.find(adapter_id, allowed)
         self._check(adapter_id)
-        local = await self._local(adapter_id, record)
-        slot = await self._slot(local)
-        work = _Work(slot, num_tokens)
+        tier = self.tier(record.digest)
+        self._observer.found(tier)
+        self._on_use(adapter_id)
+        slot = await self._slot(adapter_id, record)
+        assert slot.packed is not None, adapter_id
+        work = Work(slot, num_tokens)
         return Lease(
             digest=record.digest,
-            prompt=local.prompt,
+            prompt=slot.packed.prompt,
             load_s=self._clock() - started_s,
+            tier=tier,
             priority=record.priority,
             spend=work.spend,
             release=lambda: self._release(slot, work),
         )
 
-    def tier(self, digest: str) -> Literal["slot", "disk", "absent"]:
+    def tier(self, digest: str) -> Tier:
         """Return the nearest place where an artifact is."""
         slot = self.slots.find(digest)
         if slot is not None and slot.is_loaded:
             return "slot"
+        if self._host.has(digest):
+            return "host"
         return "disk" if self._disk.has(digest) else "absent"
 
     async def prefetch(self, adapter_id: str) -> str:
@@ -139,7 +127,7 @@ class Coordinator:
     def unpin(self, adapter_id: str) -> None:
         record = self.registry.find(adapter_id, lambda _: True)
         self.slots.pinned.discard(record.digest)
-        self._wake()
+        self._queue.wake()
 
     def evict(self, adapter_id: str) -> None:
         """Give up the adapter's slot as soon as no request uses it."""
@@ -165,8 +153,11 @@ class Coordinator:
 
     def lose_slots(self) -> None:
         """Start over: the engine that held the adapters is gone."""
-        self.slots.clear()
-        self._wake()
+        for slot in self.slots.clear():
+            # One that is being loaded fails where it is waited for.
+            if slot.is_loaded:
+                self._let_go(slot)
+        self._queue.wake()
 
     def _check(self, adapter_id: str) -> None:
         rejection = self.registry.standing_rejection(adapter_id, self._clock())
@@ -184,24 +175,23 @@ class Coordinator:
         slot.references += 1
         return slot
 
-    async def _local(self, adapter_id: str, record: AdapterRecord) -> LocalAdapter:
+    async def _slot(self, adapter_id: str, record: AdapterRecord) -> Slot:
+        """Wait until the artifact is in a slot, whoever loads it, and take a reference."""
+        slot = self._use(record.digest)
+        if slot is not None:
+            return slot
         try:
-            return await self._disk.ensure(record)
+            return await self._join(record)
         except ArtifactInvalid as error:
-            self._reject(record.digest, error)
             raise ArtifactInvalid(
                 f"adapter {adapter_id} is refused: {error.reason}: {error}", reason=error.reason
             ) from error
 
-    async def _slot(self, local: LocalAdapter) -> Slot:
-        """Wait until the artifact is in a slot, whoever loads it, and take a reference."""
-        slot = self._use(local.digest)
-        if slot is not None:
-            return slot
-        load = self._loads.get(local.digest)
+    async def _join(self, record: AdapterRecord) -> Slot:
+        load = self._loads.get(record.digest)
         if load is None:
-            load = self._loads[local.digest] = _Load()
-            load.task = asyncio.create_task(self._load(local, load))
+            load = self._loads[record.digest] = _Load()
+            load.task = asyncio.create_task(self._load(record, load))
             load.task.add_done_callback(_retrieve)
         load.num_waiting += 1
         try:
@@ -213,78 +203,91 @@ class Coordinator:
                 self._release(load.slot)
             raise
 
-    async def _load(self, local: LocalAdapter, load: "_Load") -> Slot:
+    async def _load(self, record: AdapterRecord, load: _Load) -> Slot:
         """Put the artifact into a slot and give a reference to everyone who waits for it."""
+        digest = record.digest
         try:
-            async with self._free_slot(local.digest):
-                slot = self.slots.find(local.digest) or self.slots.take(local.digest, self._clock())
-                slot.is_draining = False
-            if not slot.is_loaded:
-                await self._fill(slot, local)
+            packed = await self._host.take(record)
+            try:
+                slot = await self._fill(packed)
+            except BaseException:
+                self._host.release(digest)
+                raise
             slot.references += load.num_waiting
             load.slot = slot
             return slot
+        except ArtifactInvalid as error:
+            self._host.drop(digest)
+            if error.reason == messages.PACKED_FILE_LOST:
+                message = f"{digest[:12]} is packed anew; try again"
+                raise Unavailable(message, retry_after_s=0.5) from error
+            self._reject(digest, error)
+            raise
         finally:
-            del self._loads[local.digest]
+            del self._loads[digest]
 
-    async def _fill(self, slot: Slot, local: LocalAdapter) -> None:
+    async def _fill(self, packed: PackedAdapter) -> Slot:
+        """Bring a packed artifact, and the reference on it, into a slot."""
+        digest = packed.digest
+        async with self._queue.turn(lambda: self._make_room(packed)):
+            slot = self.slots.find(digest)
+            if slot is None:
+                slot = self.slots.take(digest, self._clock(), size_bytes=packed.size_bytes)
+            slot.is_draining = False
+        if slot.packed is not None:
+            # It held the artifact still, with a reference of its own.
+            self._host.release(digest)
+            return slot
+        started_s = self._clock()
+        self._places.move(digest, Event.LOAD)
         try:
-            await self._engine.load(local.digest, str(local.folder))
+            await self._engine.load(digest, str(packed.path))
+            if self.slots.find(digest) is not slot:
+                raise Unavailable("the engine was restarted; try again", retry_after_s=1.0)
         except BaseException as error:
             self.slots.remove(slot)
-            self._wake()
-            if isinstance(error, ArtifactInvalid):
-                self._reject(local.digest, error)
+            self._queue.wake()
+            if isinstance(error, ArtifactInvalid) and error.reason != messages.PACKED_FILE_LOST:
+                self._places.fail(digest, error)
+            else:
+                self._places.move(digest, Event.UNLOADED)
             raise
-        slot.is_loaded = True
-        self.registry.accept(local.digest)
+        self._places.move(digest, Event.LOADED)
+        slot.packed, slot.is_loaded = packed, True
+        self._observer.moved("slot", self._clock() - started_s)
+        self.registry.accept(digest)
+        return slot
 
-    @asynccontextmanager
-    async def _free_slot(self, digest: str) -> AsyncIterator[None]:
-        """Enter when a slot is free, or holds ``digest``, and nobody waits longer for one."""
-        turn = asyncio.Event()
-        self._queue.append(turn)
-        try:
-            now_s = asyncio.get_running_loop().time
-            drain_s = now_s() + DRAIN_AFTER_S
-            while self._queue[0] is not turn or not self._make_room(digest):
-                turn.clear()
-                # Whoever gives a reference back wakes us, so that no single wait tells the time.
-                if now_s() >= drain_s and self._queue[0] is turn:
-                    self.slots.start_drain()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(turn.wait(), DRAIN_AFTER_S)
-            yield
-        finally:
-            self._queue.remove(turn)
-            self._wake()
-
-    def _make_room(self, digest: str) -> bool:
+    def _make_room(self, packed: PackedAdapter) -> bool:
         # One that was to give way, and is asked for again, may as well stay.
-        if self.slots.num_free > 0 or self.slots.find(digest) is not None:
+        if self.slots.find(packed.digest) is not None:
             return True
-        victim = self.slots.victim()
-        if victim is None:
-            return False
-        self._evict(victim)
+        while not self.slots.has_room(packed.size_bytes):
+            victim = self.slots.victim(self._clock())
+            if victim is None:
+                return False
+            self._evict(victim)
         return True
 
     def _evict(self, slot: Slot) -> None:
         self.slots.remove(slot)
         self._engine.unload(slot.digest)
-        self._wake()
+        self._observer.evicted("slot")
+        self._let_go(slot)
+        self._queue.wake()
 
-    def _release(self, slot: Slot, work: _Work | None = None) -> None:
+    def _let_go(self, slot: Slot) -> None:
+        """Give the slot's artifact back to the host tier."""
+        self._places.move(slot.digest, Event.UNLOADED)
+        self._host.release(slot.digest)
+
+    def _release(self, slot: Slot, work: Work | None = None) -> None:
         if work is not None:
             work.end()
         self.slots.release(slot, self._clock())
         if slot.references == 0 and slot.is_draining and self.slots.find(slot.digest) is slot:
             self._evict(slot)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._queue:
-            self._queue[0].set()
+        self._queue.wake()
 
     def _reject(self, digest: str, error: ArtifactInvalid) -> None:
         rejection = Rejection(digest=digest, reason=error.reason, message=str(error))

@@ -1,81 +1,157 @@
-"""The disk tier: artifacts from S3, in folders named by digest. The only reader of adapter files in S3.
+"""The disk tier: artifacts from S3, shared by the replicas of a node, within a budget of bytes.
 
-A folder appears whole or not at all: files are written beside it under a temporary name, hashed
-against the manifest while they stream, and renamed when all are right. What a restart finds is
-hashed again before it is used.
+Each artifact is fetched once, however many ask, and hashed before it is used; what a restart finds
+is hashed again. The store that fails is left alone for a while. Files are the business of
+``folders`` and ``fetching``.
 """
 
 import asyncio
 import errno
-import hashlib
+import functools
 import logging
-import shutil
-import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-from loraland_core import artifacts, prompts
-from loraland_core.artifacts import Manifest
-from loraland_core.errors import ArtifactInvalid, InvalidInput, NotFound, Unavailable
+from loraland_core.errors import ArtifactInvalid, InvalidInput, Unavailable
 from loraland_core.keys import AdapterRecord
 from loraland_core.names import Reason
-from loraland_core.prompts import PromptTemplate
-from loraland_core.store import Store
+
+from loraland_inference.adapters.fetching import Fetcher
+from loraland_inference.adapters.folders import Folders, LocalAdapter
+from loraland_inference.adapters.observer import Observer
+from loraland_inference.adapters.policy import Holding, Ledger
+from loraland_inference.adapters.states import Event, Places, State
 
 log = logging.getLogger("loraland.adapters")
 
-CONCURRENT_FETCHES = 4
 CONCURRENT_READS = 2
-HASH_CHUNK_BYTES = 1024 * 1024
-_PARTIAL = ".partial-"
+# What a fetch is taken to cost where nobody has measured it.
+BYTES_PER_S = 20e6
+# A folder that neighbours take away this often in a row has no place here.
+MAX_LOSSES = 3
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class LocalAdapter:
-    """An artifact on this machine, verified since this process started."""
+class Turns(Protocol):
+    """Who downloads what to a node; see ``leases``."""
 
-    digest: str
-    folder: Path
-    prompt: PromptTemplate
+    def turn(
+        self, digest: str, is_done: Callable[[], bool]
+    ) -> AbstractAsyncContextManager[bool]: ...
 
 
 class DiskTier:
-    """Fetches what is asked for, each artifact once, however many ask at the same time."""
+    """Fetches what is asked for and keeps what is worth its bytes."""
 
-    def __init__(self, store: Store, root: Path) -> None:
-        self._store = store
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        root: Path,
+        *,
+        budget_bytes: int,
+        concurrent_fetches: int,
+        turns: Callable[[str], Turns],
+        places: Places,
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fetcher = fetcher
         self._root = root
+        self._folders = Folders(root)
+        self._ledger = Ledger(budget_bytes)
+        self._build_turns = turns
+        self._turns: Turns
+        self._places = places
+        self._observer = observer
+        self._clock = clock
         # Threads of its own for each kind of wait: a store that hangs must not keep an adapter that
         # is on the disk already from being read.
-        self._downloads = ThreadPoolExecutor(CONCURRENT_FETCHES, thread_name_prefix="fetch")
+        self._downloads = ThreadPoolExecutor(concurrent_fetches, thread_name_prefix="fetch")
         self._reads = ThreadPoolExecutor(CONCURRENT_READS, thread_name_prefix="disk")
         self._verified: dict[str, LocalAdapter] = {}
         self._fetches: dict[str, asyncio.Task[LocalAdapter]] = {}
+        # What is on its way, by digest.
+        self._incoming_bytes: dict[str, int] = {}
+        self._is_closed = False
+
+    @property
+    def used_bytes(self) -> int:
+        return self._ledger.used_bytes
+
+    @property
+    def free_bytes(self) -> int:
+        return max(0, self._ledger.free_bytes - sum(self._incoming_bytes.values()))
 
     def prepare(self) -> None:
-        """Make the folder, and remove what a killed process left half written."""
-        self._root.mkdir(parents=True, exist_ok=True)
-        for left in self._root.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        """Make the folder, find what is there, and remove what a killed process left half written.
+
+        Raises ``OSError``. Its argument to ``turns`` names the disk.
+        """
+        self._turns = self._build_turns(self._folders.open())
+        self._note(self._folders.scan())
 
     def has(self, digest: str) -> bool:
         return digest in self._verified
 
-    async def ensure(self, record: AdapterRecord) -> LocalAdapter:
-        """Return the artifact's folder, fetching it if it is not here.
+    @asynccontextmanager
+    async def held(self, record: AdapterRecord) -> AsyncIterator[LocalAdapter]:
+        """Enter with the artifact's folder, fetched if it is not here; it stays during the block.
 
         Raises ``ArtifactInvalid`` for files that are not what they should be, ``Unavailable`` where
         the store does not answer or the disk is full.
         """
-        local = self._verified.get(record.digest)
-        if local is not None:
-            return local
-        task = self._fetches.get(record.digest)
+        local, holding, lock = await self._hold(record)
+        try:
+            yield local
+        finally:
+            holding.references -= 1
+            self._folders.unlock(lock)
+            await self._make_room()
+
+    async def ensure(self, record: AdapterRecord) -> None:
+        """Have the artifact on the disk, without holding it there."""
+        async with self.held(record):
+            pass
+
+    async def close(self) -> None:
+        self._is_closed = True
+        for task in list(self._fetches.values()):
+            task.cancel()
+        await asyncio.gather(*self._fetches.values(), return_exceptions=True)
+        for executor in (self._downloads, self._reads):
+            executor.shutdown(wait=False, cancel_futures=True)
+        self._folders.close()
+
+    async def _hold(self, record: AdapterRecord) -> tuple[LocalAdapter, Holding, int]:
+        digest = record.digest
+        for _ in range(MAX_LOSSES):
+            local = self._verified.get(digest) or await self._join(record)
+            lock = self._folders.lock(digest)
+            holding = self._ledger.find(digest)
+            if lock is not None and holding is not None:
+                self._places.retry(digest)
+                if self._places.state(digest) is State.ABSENT:
+                    self._places.move(digest, Event.FOUND)
+                holding.references += 1
+                holding.touch(self._clock())
+                return local, holding, lock
+            if lock is not None:
+                self._folders.unlock(lock)
+            # A neighbour made room with it.
+            self._lose(digest)
+        raise Unavailable(f"{digest[:12]} vanishes from {self._root} again and again")
+
+    async def _join(self, record: AdapterRecord) -> LocalAdapter:
+        """Wait for the one fetch of the artifact that is under way, or that this call starts."""
+        digest = record.digest
+        task = self._fetches.get(digest)
         if task is None:
-            task = asyncio.create_task(self._fetch(record))
-            self._fetches[record.digest] = task
-            task.add_done_callback(lambda t: self._forget(record.digest, t))
+            task = self._fetches[digest] = asyncio.create_task(self._fetch(record))
+            task.add_done_callback(functools.partial(self._forget, digest))
         # A caller that gives up does not take the fetch from the others.
         return await asyncio.shield(task)
 
@@ -85,96 +161,119 @@ class DiskTier:
         if not task.cancelled():
             task.exception()
 
-    async def close(self) -> None:
-        for task in list(self._fetches.values()):
-            task.cancel()
-        await asyncio.gather(*self._fetches.values(), return_exceptions=True)
-        for executor in (self._downloads, self._reads):
-            executor.shutdown(wait=False, cancel_futures=True)
-
     async def _fetch(self, record: AdapterRecord) -> LocalAdapter:
-        loop = asyncio.get_running_loop()
+        digest = record.digest
         try:
-            local = await loop.run_in_executor(self._reads, self._read, record.digest)
-            if local is None:
-                await loop.run_in_executor(self._downloads, self._download, record)
-                local = await loop.run_in_executor(self._reads, self._read, record.digest)
-        except OSError as error:
-            raise _disk_fault(error, self._root) from error
-        except InvalidInput as error:
-            raise _as_artifact_fault(error) from error
-        if local is None:
-            raise Unavailable(f"{record.digest[:12]} was damaged on disk right after its download")
-        self._verified[record.digest] = local
+            local = await self._read(self._folders.find, digest)
+            if local is not None:
+                self._keep(local, self._estimate_s(local.size_bytes))
+                return local
+            self._places.admit(digest)
+            self._places.move(digest, Event.FETCH)
+            local, duration_s = await self._bring(record)
+        except Exception as error:
+            failure = _translated(error, self._root)
+            self._fail(digest, failure)
+            if failure is error:
+                raise
+            raise failure from error
+        except asyncio.CancelledError:
+            self._fail(digest, Unavailable("this replica ends"))
+            raise
+        self._places.move(digest, Event.FETCHED)
+        self._keep(local, duration_s)
+        self._observer.moved("disk", duration_s)
+        log.info("fetched %s (%d bytes)", record.uri, local.size_bytes)
         return local
 
-    def _read(self, digest: str) -> LocalAdapter | None:
-        """Return what lies on the disk if it is whole; remove what is not."""
-        folder = self._root / digest
-        if not folder.exists():
-            return None
-        if not self._is_whole(folder, digest):
-            log.warning("%s on disk is damaged; fetching it again", digest[:12])
-            shutil.rmtree(folder)
-            return None
-        prompt = prompts.parse_prompt((folder / prompts.PROMPT_FILE).read_bytes())
-        return LocalAdapter(digest, folder, prompt)
+    def _fail(self, digest: str, error: Exception) -> None:
+        if self._places.state(digest) is State.FETCHING:
+            self._places.fail(digest, error)
+            self._observer.fetch_failed(getattr(error, "reason", type(error).__name__))
 
-    def _is_whole(self, folder: Path, digest: str) -> bool:
-        try:
-            data = (folder / artifacts.MANIFEST_FILE).read_bytes()
-            manifest = artifacts.parse_manifest(data, expected_digest=digest)
-            return all(_sha256(folder / f.path) == f.sha256 for f in manifest.served_files)
-        except (OSError, ArtifactInvalid):
-            return False
+    def _keep(self, local: LocalAdapter, load_s: float) -> None:
+        holding = self._ledger.find(local.digest)
+        if holding is None:
+            self._ledger.add(
+                local.digest, size_bytes=local.size_bytes, load_s=load_s, now_s=self._clock()
+            )
+        self._verified[local.digest] = local
 
-    def _download(self, record: AdapterRecord) -> None:
-        with tempfile.TemporaryDirectory(
-            prefix=_PARTIAL, dir=self._root, ignore_cleanup_errors=True
-        ) as name:
-            partial = Path(name) / record.digest
-            partial.mkdir()
-            manifest = self._download_manifest(record, partial)
-            for file in manifest.served_files:
-                self._download_file(record, file, partial)
+    async def _bring(self, record: AdapterRecord) -> tuple[LocalAdapter, float]:
+        """Download the artifact when it is this replica's turn, or find what a neighbour brought."""
+        digest = record.digest
+        async with self._turns.turn(digest, self._folders.path(digest).exists) as is_ours:
+            local = None if is_ours else await self._read(self._folders.find, digest)
+            if local is not None:
+                return local, self._estimate_s(local.size_bytes)
             try:
-                partial.rename(self._root / record.digest)
-            except OSError as error:
-                # Another process on this node was faster; its copy has the same content.
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                    raise
-        log.info("fetched %s (%d bytes)", record.uri, manifest.size_bytes)
+                duration_s = await self._download(record)
+            finally:
+                self._incoming_bytes.pop(digest, None)
+        local = await self._read(self._folders.read, digest)
+        if local is None:
+            raise Unavailable(f"{digest[:12]} was removed from {self._root} right after it came")
+        return local, duration_s
 
-    def _download_manifest(self, record: AdapterRecord, partial: Path) -> Manifest:
-        try:
-            data = self._store.read(
-                self._key(record, artifacts.MANIFEST_FILE), max_bytes=artifacts.MAX_MANIFEST_BYTES
-            )
-        except NotFound as error:
-            raise ArtifactInvalid(
-                f"{record.uri} has no manifest", reason=Reason.MANIFEST_MISSING
-            ) from error
-        manifest = artifacts.parse_manifest(data, expected_digest=record.digest)
-        (partial / artifacts.MANIFEST_FILE).write_bytes(data)
-        return manifest
+    async def _download(self, record: AdapterRecord) -> float:
+        loop = asyncio.get_running_loop()
+        content = await loop.run_in_executor(self._downloads, self._fetcher.read_manifest, record)
+        self._incoming_bytes[record.digest] = content[0].size_bytes
+        self._note(await self._read(self._folders.scan))
+        await self._make_room()
+        fill = functools.partial(self._fetcher.download, record, content)
+        duration_s = await loop.run_in_executor(
+            self._downloads, self._folders.write, record.digest, fill
+        )
+        self._observer.fetched(content[0].size_bytes)
+        return duration_s
 
-    def _download_file(self, record: AdapterRecord, file: artifacts.File, partial: Path) -> None:
-        path = partial / file.path
-        try:
-            sha256 = self._store.download(
-                self._key(record, file.path), path, max_bytes=file.size_bytes
-            )
-        except NotFound as error:
-            raise ArtifactInvalid("is missing", field=file.path) from error
-        if sha256 != file.sha256:
-            raise ArtifactInvalid(
-                f"its sha256 is {sha256}, the manifest says {file.sha256}",
-                field=file.path,
-                reason=Reason.DIGEST_MISMATCH,
-            )
+    async def _read(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reads, work, *arguments)
 
-    def _key(self, record: AdapterRecord, path: str) -> str:
-        return self._store.key(f"{record.uri.rstrip('/')}/{path}")
+    # Room.
+
+    async def _make_room(self) -> None:
+        """Evict until what is here and what is on its way fit, or all else is in use."""
+        victims = self._ledger.victims(sum(self._incoming_bytes.values()), self._clock())
+        for holding in victims:
+            self._lose(holding.digest)
+        for holding in victims:
+            # At the end of the process the files stay for the next one.
+            if not self._is_closed and await self._read(self._folders.remove, holding.digest):
+                self._observer.evicted("disk")
+
+    def _note(self, found: "dict[str, Any]") -> None:
+        """Take into account what the process before left, and what neighbours brought or removed."""
+        now_s = self._clock()
+        for digest in self._ledger.digests - set(found) - set(self._fetches):
+            holding = self._ledger.find(digest)
+            if holding is not None and not holding.references:
+                self._lose(digest)
+        for digest in set(found) - self._ledger.digests - set(self._fetches):
+            size_bytes = found[digest].size_bytes
+            holding = self._ledger.add(
+                digest, size_bytes=size_bytes, load_s=self._estimate_s(size_bytes), now_s=now_s
+            )
+            holding.used_at_s = now_s - found[digest].age_s
+
+    def _lose(self, digest: str) -> None:
+        """Forget an artifact whose folder goes or has gone."""
+        self._ledger.remove(digest)
+        if self._verified.pop(digest, None) is not None and self._places.state(digest) not in (
+            State.ABSENT,
+            State.FETCHING,
+        ):
+            self._places.move(digest, Event.DISK_EVICTED)
+
+    def _estimate_s(self, size_bytes: int) -> float:
+        return size_bytes / BYTES_PER_S
+
+
+def _translated(error: Exception, root: Path) -> Exception:
+    if isinstance(error, OSError):
+        return _disk_fault(error, root)
+    return _as_artifact_fault(error) if isinstance(error, InvalidInput) else error
 
 
 def _as_artifact_fault(error: InvalidInput) -> ArtifactInvalid | Unavailable:
@@ -191,11 +290,3 @@ def _disk_fault(error: OSError, root: Path) -> Unavailable:
     if error.errno == errno.ENOSPC:
         return Unavailable(f"no space is left in {root}; free some", retry_after_s=30.0)
     return Unavailable(f"the adapter folder {root} fails: {error.strerror}", retry_after_s=30.0)
-
-
-def _sha256(path: Path) -> str:
-    sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(HASH_CHUNK_BYTES):
-            sha256.update(chunk)
-    return sha256.hexdigest()
