@@ -45,6 +45,13 @@ class Residents:
             folder = self._folders[adapter]
             self._read[adapter] = self._reader.submit(self._engine.read_adapter, folder)
 
+    def read_all(self, adapters: list[int]) -> None:
+        """Have the adapters in host memory when this returns."""
+        for adapter in adapters:
+            self.prefetch(adapter)
+        for adapter in adapters:
+            self._read[adapter].result()
+
     def resize(self, num_slots: int) -> None:
         """Use so many slots from now on: fill them with what was read, or empty the others."""
         self.num_slots = num_slots
@@ -133,8 +140,7 @@ class BareEngine:
 
     def warm_up(self, requests: list[Request]) -> None:
         """Read every adapter, so that a run starts with all of them in host memory."""
-        for adapter in sorted({r.adapter for r in requests if r.adapter is not None}):
-            self._residents.prefetch(adapter)
+        self._residents.read_all(sorted({r.adapter for r in requests if r.adapter is not None}))
 
     def run(self, requests: list[Request], *, concurrency: int) -> Run:
         self._residents.resize(self._num_slots)

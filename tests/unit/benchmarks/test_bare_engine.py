@@ -28,9 +28,7 @@ def build(num_slots: int, count: int) -> tuple[FakeEngine, Residents]:
     """Return residents that have read ``count`` adapters."""
     engine = FakeEngine(num_slots)
     residents = Residents(engine, [Path(str(i)) for i in range(count)])  # type: ignore[arg-type]
-    for adapter in range(count):
-        residents.prefetch(adapter)
-        residents._read[adapter].result()
+    residents.read_all(list(range(count)))
     return engine, residents
 
 
