@@ -6,7 +6,8 @@ from typing import Any
 
 import tiny_models
 import torch
-from loraland_models import int8
+from bitsandbytes.nn import Linear4bit, Params4bit
+from loraland_models import int8, weights
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
@@ -55,7 +56,7 @@ FUSED = tuple(name for name in FAMILIES if name not in ("gemma", "phi"))
 
 
 def build(family: str, precision: str = "float32") -> Any:
-    """Return the same random model each time; ``precision`` is float32, bf16 or int8."""
+    """Return the same random model each time, at a precision by its label."""
     torch.manual_seed(1)
     # A copy: whoever runs the model may set things in its configuration.
     model = AutoModelForCausalLM.from_config(copy.deepcopy(FAMILIES[family])).eval()
@@ -65,7 +66,27 @@ def build(family: str, precision: str = "float32") -> Any:
             parameter.data.add_(0.1 * torch.randn(parameter.shape))
     if precision == "int8":
         int8.quantize_linears(model)
-    return model.to(torch.bfloat16) if precision == "bf16" else model
+    if precision == "nf4":
+        _quantize_nf4(model)
+    return model.to(weights.TORCH_DTYPES[precision]) if precision in ("bf16", "fp16") else model
+
+
+def _quantize_nf4(model: Any) -> None:
+    """Do in memory what Transformers does when it loads: every linear but the head."""
+    for name, linear in list(model.named_modules()):
+        if isinstance(linear, torch.nn.Linear) and linear is not model.get_output_embeddings():
+            has_bias = linear.bias is not None
+            quantized = Linear4bit(
+                linear.in_features, linear.out_features, bias=has_bias,
+                compute_dtype=torch.float32, quant_type="nf4",
+            )  # fmt: skip
+            quantized.weight = Params4bit(
+                linear.weight.data, requires_grad=False, quant_type="nf4", module=quantized
+            )
+            quantized.bias = linear.bias
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, quantized.to("cpu"))
+    weights.keep_compute_dtype(model)
 
 
 def write_adapter(folder: Path, model: Any, *, rank: int, size: float = 0.1, **config: Any) -> Path:
