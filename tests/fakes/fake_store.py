@@ -1,7 +1,7 @@
 """An artifact store in memory, for tests without a server; held to the real one by a contract test."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from loraland_core.errors import InvalidInput, NotFound
@@ -32,17 +32,9 @@ class FakeStore(Store):
     def upload(self, path: Path, key: str) -> None:
         self.objects[key] = path.read_bytes()
 
-    def download(
-        self,
-        key: str,
-        path: Path,
-        *,
-        max_bytes: int,
-        on_bytes: Callable[[int], None] = lambda _: None,
-    ) -> str:
+    def download(self, key: str, path: Path, *, max_bytes: int) -> str:
         data = self.read(key, max_bytes=max_bytes)
         path.write_bytes(data)
-        on_bytes(len(data))
         return hashlib.sha256(data).hexdigest()
 
     def exists(self, key: str) -> bool:

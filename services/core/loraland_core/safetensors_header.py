@@ -80,7 +80,7 @@ def _entry(name: str, key: str, value: Any, body_bytes: int) -> TensorEntry:
         raise _invalid(name, f"{key[:200]}: malformed entry in the header") from error
     if not all(type(n) is int for n in numbers) or not isinstance(shape, list):
         raise _invalid(name, f"{key[:200]}: malformed entry in the header")
-    if dtype not in DTYPE_BYTES:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise _invalid(name, f"{key[:200]} has dtype {str(dtype)[:20]}; expected F32, F16 or BF16")
     is_inside = 0 <= start <= end <= body_bytes
     if not 1 <= len(shape) <= MAX_DIMENSIONS or min(shape) < 1 or not is_inside:

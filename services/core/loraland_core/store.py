@@ -5,7 +5,7 @@ environment or the pod's identity, never from a document. Keys are relative to t
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,12 +16,14 @@ import boto3
 import botocore.exceptions
 from botocore.config import Config
 
+from loraland_core import transfers
 from loraland_core.errors import InvalidInput, NotFound, Unavailable
 from loraland_core.resources.common import Model
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 MAX_ATTEMPTS = 4
+MAX_CONNECTIONS = 32
 CHUNK_BYTES = 1024 * 1024
 MAX_SMALL_OBJECT_BYTES = 4 * 1024 * 1024
 
@@ -79,6 +81,10 @@ class Store:
             config=Config(
                 connect_timeout=CONNECT_TIMEOUT_S,
                 read_timeout=READ_TIMEOUT_S,
+                max_pool_connections=MAX_CONNECTIONS,
+                # What is read here is held against a sha256. Without it a download asks for the
+                # object's size first, one request more for each file.
+                response_checksum_validation="when_required",
                 retries={"mode": "standard", "max_attempts": MAX_ATTEMPTS},
                 s3={"addressing_style": "path"} if config.endpoint_url else None,
             ),
@@ -119,35 +125,20 @@ class Store:
         with self._translated(key):
             self._client.upload_file(str(path), self.config.bucket, self._prefix + key)
 
-    def download(
-        self,
-        key: str,
-        path: Path,
-        *,
-        max_bytes: int,
-        on_bytes: Callable[[int], None] = lambda _: None,
-    ) -> str:
+    def download(self, key: str, path: Path, *, max_bytes: int) -> str:
         """Write the object to ``path`` and return its sha256; more than ``max_bytes`` is refused."""
-        sha256 = hashlib.sha256()
-        size_bytes = 0
         with self._translated(key):
-            response = self._client.get_object(Bucket=self.config.bucket, Key=self._prefix + key)
-            body = response["Body"]
-            try:
-                with path.open("wb") as file:
-                    for chunk in body.iter_chunks(CHUNK_BYTES):
-                        size_bytes += len(chunk)
-                        if size_bytes > max_bytes:
-                            raise InvalidInput(
-                                f"is larger than the {max_bytes} bytes announced",
-                                field=self.uri(key),
-                                reason="DigestMismatch",
-                            )
-                        sha256.update(chunk)
-                        file.write(chunk)
-                        on_bytes(len(chunk))
-            finally:
-                body.close()
+            self._client.download_file(
+                self.config.bucket,
+                self._prefix + key,
+                str(path),
+                Callback=transfers.Watch(self.uri(key), max_bytes=max_bytes),
+                Config=transfers.build_config(max_bytes),
+            )
+        sha256 = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                sha256.update(chunk)
         return sha256.hexdigest()
 
     def exists(self, key: str) -> bool:
@@ -238,7 +229,11 @@ class Store:
                 field=self.uri(key),
                 reason="StoreCredentialsMissing",
             ) from error
-        except (boto3.exceptions.S3UploadFailedError, botocore.exceptions.BotoCoreError) as error:
+        except (
+            boto3.exceptions.S3UploadFailedError,
+            botocore.exceptions.BotoCoreError,
+            *transfers.FAILURES,
+        ) as error:
             cause = error.__cause__ or error.__context__
             if isinstance(cause, botocore.exceptions.ClientError):
                 raise self._client_error(cause, key) from error

@@ -7,23 +7,19 @@ tensor is made. Only safetensors are read. What is not supported is refused by n
 import json
 import math
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
-from loraland_core import artifacts
+from loraland_core import artifacts, safetensors_header
 from loraland_core.errors import ArtifactInvalid
 from safetensors.torch import load_file
 
 from loraland_engine.lora import LoraAdapter, LoraWeights
 
 MAX_CONFIG_BYTES = 256 * 1024
-MAX_HEADER_BYTES = 16 * 1024 * 1024
-MAX_TENSORS = 65_536
-_DTYPE_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _KEY = re.compile(r"^base_model\.model\.(?P<module>[\w.]+)\.lora_(?P<part>[AB])\.weight$")
 _PLAIN_NAME = re.compile(r"^[\w.]+$")
 # PEFT settings that change what an adapter computes and that the engine does not compute.
@@ -74,7 +70,8 @@ def load_adapter(
     """
     config = read_config(folder / artifacts.CONFIG_FILE)
     weights_path = folder / artifacts.WEIGHTS_FILE
-    shapes = read_header(weights_path)
+    header = safetensors_header.read(weights_path)
+    shapes = {name: entry.shape for name, entry in header.items()}
     parts = _pair(shapes)
     for module, (a_shape, b_shape) in parts.items():
         _check_module(module, a_shape, b_shape, linears, config=config, max_rank=max_rank)
@@ -110,47 +107,6 @@ def read_config(path: Path) -> AdapterConfig:
         alpha_pattern=_pattern(document, "alpha_pattern"),
         rs_lora=bool(document.get("use_rslora")),
     )
-
-
-def read_header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that a safetensors file claims, after checking them against its size."""
-    name = artifacts.WEIGHTS_FILE
-    try:
-        size_bytes = path.stat().st_size
-        with path.open("rb") as file:
-            prefix = file.read(8)
-            header_bytes = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
-            if not 2 <= header_bytes <= min(MAX_HEADER_BYTES, size_bytes - 8):
-                raise _invalid(name, f"its header claims {header_bytes} bytes")
-            header = json.loads(file.read(header_bytes))
-    except OSError as error:
-        raise _invalid(name, f"cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        if isinstance(error, ArtifactInvalid):
-            raise
-        raise _invalid(name, "its header is not JSON") from error
-    if not isinstance(header, dict) or len(header) > MAX_TENSORS:
-        raise _invalid(name, f"its header is not a table of at most {MAX_TENSORS} tensors")
-    body_bytes = size_bytes - 8 - header_bytes
-    entries = {key: value for key, value in header.items() if key != "__metadata__"}
-    return {key: _checked_shape(key, entry, body_bytes) for key, entry in entries.items()}
-
-
-def _checked_shape(key: str, entry: Any, body_bytes: int) -> tuple[int, ...]:
-    name = artifacts.WEIGHTS_FILE
-    try:
-        dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        sizes = [int(size) for size in shape]
-        is_inside = 0 <= int(start) <= int(end) <= body_bytes
-    except (TypeError, KeyError, ValueError) as error:
-        raise _invalid(name, f"{key[:200]}: malformed entry in the header") from error
-    if dtype not in _DTYPE_BYTES:
-        raise _invalid(name, f"{key[:200]} has dtype {dtype}; expected F32, F16 or BF16")
-    if min(sizes, default=0) < 1 or not is_inside:
-        raise _invalid(name, f"{key[:200]} has shape {shape} outside the file")
-    if math.prod(sizes) * _DTYPE_BYTES[dtype] != end - start:
-        raise _invalid(name, f"{key[:200]}: its shape {shape} and its size disagree")
-    return tuple(sizes)
 
 
 def _pair(
