@@ -11,9 +11,11 @@ TORCH ?= torch==2.13.0
 JSON ?=
 PEERS ?=
 ARGS ?=
+SECONDS ?= 60
+SEED ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo up down test e2e check gen bench parity kubectl-parity clean
+.PHONY: help setup demo up down test e2e check gen bench parity chaos kubectl-parity clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +65,10 @@ bench: setup  ## The table of docs/performance.md; PEERS=folder runs others besi
 
 parity: setup  ## Largest logit differences from PEFT and Transformers beside their limits; JSON=file
 	@PYTHONPATH=tests/fakes $(BIN)/python benchmarks/parity.py $(if $(JSON),--json $(JSON))
+
+chaos: setup  ## Kill replicas, engines, Redis and S3 under load; SECONDS=300 SEED=7 JSON=file
+	@PYTHONPATH=tests/fakes $(BIN)/python benchmarks/chaos.py --seconds $(SECONDS) --seed $(SEED) \
+	    $(if $(JSON),--json $(JSON))
 
 kubectl-parity: setup  ## Compare the embedded API with a real server's recorded answers
 	@$(BIN)/python tests/parity/run.py

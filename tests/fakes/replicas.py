@@ -154,9 +154,21 @@ class Land:
             )
             pipe.execute()
 
-    def is_applied(self) -> bool:
+    def remove(self, adapter_id: str) -> None:
+        """Take a record out as the operator does for an adapter that is disabled or deleted."""
+        self.last_revision = max(self.last_revision + 1, int(time.time() * 1000))
+        del self.records[adapter_id]
+        with self.redis as client, client.pipeline() as pipe:
+            pipe.hdel(keys.adapters(BASE), adapter_id)
+            pipe.xadd(
+                keys.changes(BASE),
+                {"adapter": adapter_id, "revision": str(self.last_revision), "op": "delete"},
+            )
+            pipe.execute()
+
+    def is_applied(self, replica: str = "replica-0") -> bool:
         """Whether the replica has a verdict on everything that was published."""
-        beat = self.heartbeat()
+        beat = self.heartbeat(replica)
         return beat is not None and beat.applied_revision >= self.last_revision
 
     def rewrite(self) -> None:
@@ -164,6 +176,16 @@ class Land:
         for adapter_id, record in self.records.items():
             self._write(adapter_id, record)
         self.complete()
+
+    def residency(self, replica: str = "replica-0") -> dict[str, keys.ResidentAdapter]:
+        """Return what the replica says that it holds, by adapter id."""
+        with self.redis as client:
+            data = client.get(keys.residency(BASE, replica))
+        return keys.parse_residency(data).adapters if data else {}
+
+    def leases(self) -> list[str]:
+        with self.redis as client:
+            return [key.decode() for key in client.scan_iter("ll:v1:lease:*")]
 
     def heartbeat(self, replica: str = "replica-0") -> keys.Heartbeat | None:
         with self.redis as client:
@@ -187,6 +209,13 @@ class Replica:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return int(children.split()[0])
 
+    def stop_engine(self) -> None:
+        """Let the engine stand still."""
+        os.kill(self.engine_pid(), signal.SIGSTOP)
+
+    def continue_engine(self) -> None:
+        os.kill(self.engine_pid(), signal.SIGCONT)
+
     def log(self) -> str:
         return self.log_path.read_text()
 
@@ -199,7 +228,7 @@ def running(land: Land, store_config: StoreConfig, **settings: str) -> Iterator[
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "loraland_inference"],
-            env=_environment(land, store_config, port) | settings,
+            env=environment(land, store_config, port) | settings,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -216,7 +245,7 @@ def running(land: Land, store_config: StoreConfig, **settings: str) -> Iterator[
             process.wait(timeout=10)
 
 
-def _environment(land: Land, store_config: StoreConfig, port: int) -> dict[str, str]:
+def environment(land: Land, store_config: StoreConfig, port: int) -> dict[str, str]:
     tokens = land.folder / "tokens.json"
     write_tokens(
         tokens,

@@ -15,7 +15,8 @@ from loraland_core.resources.common import Model
 SCHEMA_VERSION = 1
 HEARTBEAT_EVERY_S = 2.0
 HEARTBEAT_TTL_S = 8
-LEASE_TTL_S = 60
+# Renewed while a download lasts; what a dead owner leaves keeps its neighbours waiting so long.
+LEASE_TTL_S = 20
 CHANGES_MAX_LENGTH = 10_000
 MAX_REJECTED = 100
 
