@@ -80,6 +80,8 @@ class Completion:
     request_id: str = ""
     queue_s: float = 0.0
     adapter_load_s: float = 0.0
+    # Where the adapter was when the request came: slot, host, disk or absent; empty: the base model.
+    adapter_tier: str = ""
     prefill_s: float = 0.0
     decode_s: float = 0.0
 
@@ -162,9 +164,15 @@ def read_completion(
         request_id=response.request_id,
         queue_s=response.timings.queue_s,
         adapter_load_s=response.timings.adapter_load_s,
+        adapter_tier=_tier(response.timings.adapter_tier),
         prefill_s=response.timings.prefill_s,
         decode_s=response.timings.decode_s,
     )
+
+
+def _tier(tier: inference_pb2.Tier.ValueType) -> str:
+    name = inference_pb2.Tier.Name(tier).removeprefix("TIER_").lower()
+    return "" if name == "unspecified" else name
 
 
 def read_score(score: inference_pb2.CompletionScore) -> Score:

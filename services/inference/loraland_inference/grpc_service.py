@@ -25,12 +25,6 @@ from loraland_inference.server_state import ServerState
 DEFAULT_DEADLINE_S = 600.0
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 100
-_TIERS = {
-    "absent": inference_pb2.TIER_ABSENT,
-    "disk": inference_pb2.TIER_DISK,
-    "host": inference_pb2.TIER_HOST,
-    "slot": inference_pb2.TIER_SLOT,
-}
 
 
 @dataclass
@@ -186,6 +180,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
                     request_id=request_id,
                     digest=lease.digest,
                     load_s=lease.load_s,
+                    tier=lease.tier,
                 )
                 yield _Call(started_s, ticket, reply, lease.spend)
                 self._metrics.prompt_tokens.inc(reply.usage.prompt_tokens)
@@ -269,7 +264,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             rank=record.rank,
             size_bytes=record.size_bytes,
             pinned=record.pinned or record.digest in self._coordinator.slots.pinned,
-            tier=_TIERS[self._coordinator.tier(record.digest)],
+            tier=replies.TIERS[self._coordinator.tier(record.digest)],
             rejected=f"{rejection.reason}: {rejection.message}" if rejection else "",
         )
 

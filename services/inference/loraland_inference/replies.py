@@ -14,6 +14,13 @@ FINISH = {
     "stop": inference_pb2.FINISH_REASON_STOP,
     "length": inference_pb2.FINISH_REASON_LENGTH,
 }
+TIERS = {
+    "": inference_pb2.TIER_UNSPECIFIED,
+    "absent": inference_pb2.TIER_ABSENT,
+    "disk": inference_pb2.TIER_DISK,
+    "host": inference_pb2.TIER_HOST,
+    "slot": inference_pb2.TIER_SLOT,
+}
 Response = TypeVar("Response", inference_pb2.GenerateResponse, inference_pb2.GenerateStreamResponse)
 
 
@@ -21,13 +28,13 @@ class Reply:
     """One generation's completions while they come: ``add`` them, or build pieces of a stream."""
 
     def __init__(
-        self, *, num_completions: int, request_id: str, digest: str, load_s: float
+        self, *, num_completions: int, request_id: str, digest: str, load_s: float, tier: str = ""
     ) -> None:
         self._num_open = num_completions
         self._completions = [inference_pb2.Completion(index=i) for i in range(num_completions)]
         self._request_id = request_id
         self._digest = digest
-        self._timings = inference_pb2.Timings(adapter_load_s=load_s)
+        self._timings = inference_pb2.Timings(adapter_load_s=load_s, adapter_tier=TIERS[tier])
         self.usage = inference_pb2.Usage()
 
     @property

@@ -23,7 +23,9 @@ def output(index: int, text: str, *, finish: str = "", **more: Any) -> Output:
 
 
 def build_reply(num_completions: int) -> Reply:
-    return Reply(num_completions=num_completions, request_id="id", digest="d", load_s=0.5)
+    return Reply(
+        num_completions=num_completions, request_id="id", digest="d", load_s=0.5, tier="disk"
+    )
 
 
 def test_whole_reply_of_one_completion() -> None:
@@ -38,6 +40,7 @@ def test_whole_reply_of_one_completion() -> None:
     assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (5, 2)
     assert whole.usage.cached_prompt_tokens == 3
     assert (whole.digest, whole.request_id, whole.timings.adapter_load_s) == ("d", "id", 0.5)
+    assert whole.timings.adapter_tier == inference_pb2.TIER_DISK
     assert len(whole.completions) == 0
 
 

@@ -498,11 +498,14 @@ class Timings(_message.Message):
     ADAPTER_LOAD_S_FIELD_NUMBER: _builtins.int
     PREFILL_S_FIELD_NUMBER: _builtins.int
     DECODE_S_FIELD_NUMBER: _builtins.int
+    ADAPTER_TIER_FIELD_NUMBER: _builtins.int
     queue_s: _builtins.float
     adapter_load_s: _builtins.float
     """Waiting for the adapter to be fetched and loaded; 0 when it was resident."""
     prefill_s: _builtins.float
     decode_s: _builtins.float
+    adapter_tier: Global___Tier.ValueType
+    """The nearest place where the adapter was when the request came; unspecified for the base model."""
     def __init__(
         self,
         *,
@@ -510,10 +513,11 @@ class Timings(_message.Message):
         adapter_load_s: _builtins.float = ...,
         prefill_s: _builtins.float = ...,
         decode_s: _builtins.float = ...,
+        adapter_tier: Global___Tier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_load_s", b"adapter_load_s", "decode_s", b"decode_s", "prefill_s", b"prefill_s", "queue_s", b"queue_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_load_s", b"adapter_load_s", "adapter_tier", b"adapter_tier", "decode_s", b"decode_s", "prefill_s", b"prefill_s", "queue_s", b"queue_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
