@@ -8,7 +8,6 @@ from loraland_core.rpc import admin_pb2, admin_pb2_grpc
 
 from loraland_inference import requests, statuses
 from loraland_inference.adapters.coordinator import Coordinator
-from loraland_inference.metrics import Metrics
 from loraland_inference.server_state import ServerState
 
 
@@ -20,53 +19,46 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         *,
         coordinator: Coordinator,
         state: ServerState,
-        metrics: Metrics,
         on_drain: Callable[[], None],
     ) -> None:
         self._coordinator = coordinator
         self._state = state
-        self._metrics = metrics
         self._on_drain = on_drain
 
     async def PinAdapter(  # noqa: N802 (gRPC's name)
         self, request: admin_pb2.PinAdapterRequest, context: Any
     ) -> admin_pb2.PinAdapterResponse:
-        async with self._answering("PinAdapter", context):
+        async with statuses.Answering(context):
             await self._coordinator.pin(_adapter_id(request.adapter))
             return admin_pb2.PinAdapterResponse()
 
     async def UnpinAdapter(  # noqa: N802 (gRPC's name)
         self, request: admin_pb2.UnpinAdapterRequest, context: Any
     ) -> admin_pb2.UnpinAdapterResponse:
-        async with self._answering("UnpinAdapter", context):
+        async with statuses.Answering(context):
             self._coordinator.unpin(_adapter_id(request.adapter))
             return admin_pb2.UnpinAdapterResponse()
 
     async def PrefetchAdapter(  # noqa: N802 (gRPC's name)
         self, request: admin_pb2.PrefetchAdapterRequest, context: Any
     ) -> admin_pb2.PrefetchAdapterResponse:
-        async with self._answering("PrefetchAdapter", context):
+        async with statuses.Answering(context):
             digest = await self._coordinator.prefetch(_adapter_id(request.adapter))
             return admin_pb2.PrefetchAdapterResponse(digest=digest)
 
     async def EvictAdapter(  # noqa: N802 (gRPC's name)
         self, request: admin_pb2.EvictAdapterRequest, context: Any
     ) -> admin_pb2.EvictAdapterResponse:
-        async with self._answering("EvictAdapter", context):
+        async with statuses.Answering(context):
             self._coordinator.evict(_adapter_id(request.adapter))
             return admin_pb2.EvictAdapterResponse()
 
     async def Drain(  # noqa: N802 (gRPC's name)
         self, _: admin_pb2.DrainRequest, context: Any
     ) -> admin_pb2.DrainResponse:
-        async with self._answering("Drain", context):
+        async with statuses.Answering(context):
             self._on_drain()
             return admin_pb2.DrainResponse(num_running=self._state.num_requests)
-
-    def _answering(self, method: str, context: Any) -> statuses.Answering:
-        return statuses.Answering(
-            context, on_code=lambda code: self._metrics.requests.labels(method, code).inc()
-        )
 
 
 def _adapter_id(adapter: str) -> str:

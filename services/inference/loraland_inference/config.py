@@ -4,11 +4,15 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loraland_core import catalogue, paths, redis_settings
 from loraland_core.errors import InvalidInput
 from loraland_core.redis_settings import RedisSettings
 from loraland_core.store import StoreConfig
+
+from loraland_inference import access
+from loraland_inference.access import Access
 
 CATALOGUE_FILE = "/etc/loraland/catalogue/catalogue.yaml"
 TOKENS_FILE = "/etc/loraland/tokens/tokens.json"
@@ -23,6 +27,7 @@ class Config:
     store: StoreConfig
     redis: RedisSettings
     tokens_file: Path
+    access: Access
     cache_dir: Path
     adapter_dir: Path
     packed_dir: Path
@@ -69,6 +74,7 @@ def read(environ: Mapping[str, str]) -> Config:
         ),
         redis=redis_settings.read(environ),
         tokens_file=Path(environ.get("LORALAND_TOKENS_FILE") or paths.mounted(TOKENS_FILE)),
+        access=access.read(environ),
         cache_dir=cache_dir,
         adapter_dir=adapter_dir,
         packed_dir=Path(environ.get("LORALAND_PACKED_DIR") or adapter_dir / "packed"),
@@ -93,6 +99,24 @@ def read(environ: Mapping[str, str]) -> Config:
         log_level=environ.get("LORALAND_LOG_LEVEL") or "INFO",
         log_as_json=environ.get("LORALAND_LOG_FORMAT", "text") == "json",
     )
+
+
+def engine_settings(config: Config) -> dict[str, Any]:
+    """Return what the engine process is started with."""
+    return {
+        "base_model": config.base_model,
+        "entry": config.entry.model_dump(mode="json", by_alias=True),
+        "store": config.store.model_dump(mode="json", by_alias=True),
+        "cache_dir": str(config.cache_dir),
+        "num_slots": config.num_slots,
+        "max_running": config.max_running,
+        "max_queue": config.max_queue,
+        "kv_memory_bytes": config.kv_memory_bytes,
+        "prefix_cache": config.prefix_cache,
+        "threads": config.engine_threads,
+        "log_level": config.log_level,
+        "log_as_json": config.log_as_json,
+    }
 
 
 def _required(environ: Mapping[str, str], name: str) -> str:

@@ -7,6 +7,17 @@ class QueueFull(Unavailable):
     """The server has as much work as it takes; come back later."""
 
 
+class OverQuota(Unavailable):
+    """The caller's tenant takes as much as it may; come back later.
+
+    ``reason`` says which limit: ConcurrencyLimit, RequestRateLimit, TokenRateLimit.
+    """
+
+    def __init__(self, message: str, *, reason: str, retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.reason = reason
+
+
 class DeadlinePassed(LoraLandError):
     """The caller's deadline passed; the work was stopped."""
 

@@ -1,6 +1,6 @@
 """The Inference service: protobuf in, engine messages out, and back. Policy lies elsewhere."""
 
-import time
+import math
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,18 +11,15 @@ from loraland_core import keys
 from loraland_core.errors import InvalidInput, LoraLandError, Unavailable
 from loraland_core.rpc import inference_pb2, inference_pb2_grpc
 
-from loraland_inference import auth, messages, replies, requests, sampling, statuses
+from loraland_inference import auth, messages, replies, requests, sampling, statuses, tracing
 from loraland_inference.adapters.coordinator import Coordinator
 from loraland_inference.adapters.lease import Lease
 from loraland_inference.engine_client import EngineClient, EngineInfo, Ticket
 from loraland_inference.failures import DeadlinePassed, InternalFault
 from loraland_inference.messages import Message, Output
-from loraland_inference.metrics import Metrics
 from loraland_inference.replies import Reply
 from loraland_inference.server_state import ServerState
 
-# A call without a deadline of its own gets this one.
-DEFAULT_DEADLINE_S = 600.0
 MAX_PAGE_SIZE = 1000
 DEFAULT_PAGE_SIZE = 100
 
@@ -31,7 +28,6 @@ DEFAULT_PAGE_SIZE = 100
 class _Call:
     """What is known of a request beside its outputs."""
 
-    started_s: float
     ticket: Ticket
     reply: Reply
     spend: Callable[[int], None]
@@ -46,17 +42,17 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         coordinator: Coordinator,
         engine: EngineClient,
         state: ServerState,
-        metrics: Metrics,
+        max_deadline_s: float,
     ) -> None:
         self._coordinator = coordinator
         self._engine = engine
         self._state = state
-        self._metrics = metrics
+        self._max_deadline_s = max_deadline_s
 
     async def Generate(  # noqa: N802 (gRPC's name)
         self, request: inference_pb2.GenerateRequest, context: Any
     ) -> inference_pb2.GenerateResponse:
-        async with self._answering("Generate", context):
+        async with statuses.Answering(context):
             async with self._generating(request, context) as call:
                 async for output in self._outputs(call):
                     call.reply.add(output)
@@ -66,7 +62,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         self, request: inference_pb2.GenerateRequest, context: Any
     ) -> AsyncIterator[inference_pb2.GenerateStreamResponse]:
         async with (
-            self._answering("GenerateStream", context),
+            statuses.Answering(context),
             self._generating(request, context) as call,
         ):
             async for output in self._outputs(call):
@@ -77,7 +73,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
     async def Score(  # noqa: N802 (gRPC's name)
         self, request: inference_pb2.ScoreRequest, context: Any
     ) -> inference_pb2.ScoreResponse:
-        async with self._answering("Score", context):
+        async with statuses.Answering(context):
             limits = self._limits()
             render = requests.check_input(request.input, limits)
             completions = requests.check_completions(list(request.completions))
@@ -91,7 +87,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
     async def Tokenize(  # noqa: N802 (gRPC's name)
         self, request: inference_pb2.TokenizeRequest, context: Any
     ) -> inference_pb2.TokenizeResponse:
-        async with self._answering("Tokenize", context):
+        async with statuses.Answering(context):
             render = requests.check_input(request.input, self._limits())
             async with self._leased(request.adapter) as lease:
                 token_ids = await self._engine.tokenize(render(lease.prompt))
@@ -100,7 +96,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
     async def ListAdapters(  # noqa: N802 (gRPC's name)
         self, request: inference_pb2.ListAdaptersRequest, context: Any
     ) -> inference_pb2.ListAdaptersResponse:
-        async with self._answering("ListAdapters", context):
+        async with statuses.Answering(context):
             caller = auth.caller()
             visible = sorted(
                 (adapter_id, record)
@@ -117,7 +113,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
     async def GetServerInfo(  # noqa: N802 (gRPC's name)
         self, _: inference_pb2.GetServerInfoRequest, context: Any
     ) -> inference_pb2.GetServerInfoResponse:
-        async with self._answering("GetServerInfo", context):
+        async with statuses.Answering(context):
             info = self._info()
             return inference_pb2.GetServerInfoResponse(
                 base_model=self._state.base_model,
@@ -148,18 +144,11 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         may_use = auth.caller().may_use
         return [i for i in self._coordinator.registry.rejections() if may_use(records[i].tenants)]
 
-    def _answering(self, method: str, context: Any) -> statuses.Answering:
-        """Count the call, and answer an error by its status."""
-        return statuses.Answering(
-            context, on_code=lambda code: self._metrics.requests.labels(method, code).inc()
-        )
-
     @asynccontextmanager
     async def _generating(
         self, request: inference_pb2.GenerateRequest, context: Any
     ) -> AsyncIterator[_Call]:
         """Start a generation and stop it when its caller is gone."""
-        started_s = time.monotonic()
         limits = self._limits()
         render = requests.check_input(request.input, limits)
         params = sampling.build_params(request.sampling, limits)
@@ -167,13 +156,8 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         request_id = requests.check_request_id(request.request_id) or uuid.uuid4().hex
         requests.check_adapter_id(request.adapter)
         with self._state.admitted(request.adapter):
-            lease = await self._coordinator.acquire(
-                request.adapter,
-                lambda record: auth.caller().may_use(record.tenants),
-                num_tokens=params["max_tokens"] * params["n"],
-            )
+            lease = await self._acquire(request.adapter, params["max_tokens"] * params["n"])
             ticket = self._start(lease, context, options, render)
-            self._metrics.adapter_load.observe(lease.load_s)
             try:
                 reply = Reply(
                     num_completions=params["n"],
@@ -182,9 +166,7 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
                     load_s=lease.load_s,
                     tier=lease.tier,
                 )
-                yield _Call(started_s, ticket, reply, lease.spend)
-                self._metrics.prompt_tokens.inc(reply.usage.prompt_tokens)
-                self._metrics.output_tokens.inc(reply.usage.completion_tokens)
+                yield _Call(ticket, reply, lease.spend)
             finally:
                 self._engine.cancel(ticket)
 
@@ -202,12 +184,8 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
 
     async def _outputs(self, call: _Call) -> AsyncIterator[Output]:
         """Yield what the engine says, to the last; raise what ended it otherwise."""
-        is_first = True
-        while is_first or not call.reply.is_complete:
+        while not call.reply.is_complete:
             output = await _next(call.ticket)
-            if is_first:
-                self._metrics.ttft.observe(time.monotonic() - call.started_s)
-                is_first = False
             call.spend(len(output["token_ids"]))
             yield output
 
@@ -227,13 +205,19 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
         """Hold an adapter for as long as its caller works with it."""
         requests.check_adapter_id(adapter)
         with self._state.admitted(adapter):
-            lease = await self._coordinator.acquire(
-                adapter, lambda record: auth.caller().may_use(record.tenants)
-            )
+            lease = await self._acquire(adapter)
             try:
                 yield lease
             finally:
                 lease.release()
+
+    async def _acquire(self, adapter: str, num_tokens: int = 0) -> Lease:
+        with tracing.call().phase("load"):
+            return await self._coordinator.acquire(
+                adapter,
+                lambda record: auth.caller().may_use(record.tenants),
+                num_tokens=num_tokens,
+            )
 
     def _message(self, kind: str, lease: Lease, context: Any) -> Message:
         remaining_s = context.time_remaining()
@@ -244,7 +228,9 @@ class InferenceService(inference_pb2_grpc.InferenceServicer):
             "caller": messages.Caller(
                 tenant=owner.tenant, weight=owner.weight, priority=lease.priority
             ),
-            "deadline_in_s": DEFAULT_DEADLINE_S if remaining_s is None else remaining_s,
+            "deadline_in_s": min(
+                self._max_deadline_s, math.inf if remaining_s is None else remaining_s
+            ),
         }
 
     def _info(self) -> EngineInfo:

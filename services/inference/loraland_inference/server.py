@@ -3,25 +3,25 @@
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Coroutine
+import math
+import time
+from collections.abc import Coroutine
 from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
 import grpc
-import prometheus_client
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2
 from loraland_core import redis_connection
 from loraland_core.errors import InvalidInput, Unavailable
 from loraland_core.keys import Heartbeat, Residency, ResidentAdapter
-from loraland_core.rpc import admin_pb2, admin_pb2_grpc, inference_pb2, inference_pb2_grpc
+from loraland_core.rpc import admin_pb2_grpc, inference_pb2_grpc
 from loraland_core.store import Store
 
-from loraland_inference import auth, requests
+from loraland_inference import config as configuration
+from loraland_inference import gauges, listening
 from loraland_inference.adapters import residents, tiers, verification
 from loraland_inference.adapters.link import Link
-from loraland_inference.adapters.observer import Observer
 from loraland_inference.adapters.presence import Presence
 from loraland_inference.adapters.registry import Registry
 from loraland_inference.adapters.registry_reader import RegistryReader
@@ -30,39 +30,32 @@ from loraland_inference.adapters.uses import Uses
 from loraland_inference.admin_service import AdminService
 from loraland_inference.config import Config
 from loraland_inference.engine_client import EngineClient, EngineInfo
+from loraland_inference.gate import Gate
 from loraland_inference.grpc_service import InferenceService
+from loraland_inference.limits import Limiter
 from loraland_inference.metrics import Metrics
 from loraland_inference.server_state import ServerState
+from loraland_inference.tls import Certificate
+from loraland_inference.tokens import Tokens
+from loraland_inference.tracing import Tracer
 
 log = logging.getLogger("loraland.inference")
 
-MIN_PING_GAP_MS = 10_000
 REDIS_NAME = "loraland-inference"
 STOPPING = "this replica is stopping; ask another"
 # How long the last answers may take to be sent.
 END_S = 1.0
-# What the engine says of itself, by its name there.
-ENGINE_GAUGES = {
-    "num_waiting": "Completions that wait for KV memory.",
-    "num_running": "Completions in the batch.",
-    "num_kv_blocks": "Blocks of KV memory.",
-    "num_free_kv_blocks": "Those of them that no completion holds.",
-    "num_prefix_query_tokens": "Tokens of prompts looked up in the prefix cache, since the start.",
-    "num_prefix_hit_tokens": "Those of them that were found and not computed.",
-    "num_preemptions": "Completions that gave way and were computed again, since the start.",
-}
-SERVICES = (
-    inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name,
-    admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name,
-)
+# How often the mounted files are looked at.
+FILES_EVERY_S = 5.0
 
 
 class Server:
     """One replica. ``run`` serves until ``drain`` is called and the running requests are done."""
 
-    def __init__(self, config: Config, *, metrics: Metrics) -> None:
+    def __init__(self, config: Config, *, metrics: Metrics, tracer: Tracer) -> None:
         self._config = config
         self._metrics = metrics
+        self._tracer = tracer
         self._draining = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._state = ServerState(
@@ -85,11 +78,18 @@ class Server:
         self._registry = Registry()
         self._uses = Uses(self._redis, config.base_model)
         self._engine = EngineClient(
-            _engine_settings(config),
+            configuration.engine_settings(config),
             step_limit_s=config.step_limit_s,
             start_limit_s=config.start_limit_s,
             on_up=self._on_engine_up,
             on_down=self._on_engine_down,
+        )
+        self._limiter = Limiter(time.monotonic)
+        self._tokens = Tokens(config.tokens_file, self._on_tokens)
+        self._certificate = (
+            Certificate(config.access.tls, functools.partial(metrics.reloaded, "certificate"))
+            if config.access.tls is not None
+            else None
         )
         self._tiers = tiers.build(
             config,
@@ -97,7 +97,7 @@ class Server:
             redis=self._redis,
             engine=self._engine,
             registry=self._registry,
-            observer=Observer(),
+            observer=metrics.tiers,
             on_use=self._uses.count,
         )
         self._coordinator = self._tiers.coordinator
@@ -132,6 +132,7 @@ class Server:
         )
         self._start("engine", self._engine.run())
         self._start("registry", reader.run())
+        self._start("files", self._follow_files())
         try:
             await self._draining.wait()
             await self._finish_requests()
@@ -157,58 +158,61 @@ class Server:
             self.drain()
 
     def _build_grpc_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(
-            interceptors=[auth.Interceptor(auth.Tokens(self._config.tokens_file))],
-            options=[
-                ("grpc.max_receive_message_length", requests.MAX_MESSAGE_BYTES),
-                ("grpc.so_reuseport", 0),
-                # Clients ping while a call runs, to find out that this machine has vanished.
-                ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_GAP_MS),
-            ],
+        access = self._config.access
+        gate = Gate(
+            tokens=self._tokens,
+            limiter=self._limiter,
+            metrics=self._metrics,
+            tracer=self._tracer,
+            max_deadline_s=access.max_deadline_s,
+            registry=self._registry,
         )
-        inference_pb2_grpc.add_InferenceServicer_to_server(
-            InferenceService(
+        services: dict[listening.Add, Any] = {
+            inference_pb2_grpc.add_InferenceServicer_to_server: InferenceService(
                 coordinator=self._coordinator,
                 engine=self._engine,
                 state=self._state,
-                metrics=self._metrics,
+                max_deadline_s=access.max_deadline_s,
             ),
-            server,
-        )
-        admin_pb2_grpc.add_AdminServicer_to_server(
-            AdminService(
-                coordinator=self._coordinator,
-                state=self._state,
-                metrics=self._metrics,
-                on_drain=self.drain,
+            admin_pb2_grpc.add_AdminServicer_to_server: AdminService(
+                coordinator=self._coordinator, state=self._state, on_drain=self.drain
             ),
-            server,
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
-        try:
-            server.add_insecure_port(self._config.address)
-        except RuntimeError as error:
-            raise InvalidInput(
-                f"{self._config.address} is taken or not ours; choose another LORALAND_PORT",
-                field="LORALAND_PORT",
-            ) from error
+        }
+        num_requests = self._config.max_running + self._config.max_queue
+        server = listening.build_server(gate, services, self._health, max_requests=num_requests)
+        listening.open_port(server, self._config.address, self._certificate)
         return server
 
+    def _on_tokens(self, is_good: bool, tenants: frozenset[str]) -> None:
+        self._metrics.reloaded("tokens", is_good)
+        self._limiter.retain(tenants)
+
+    async def _follow_files(self) -> None:
+        """Notice a broken file even while nobody calls."""
+        while True:
+            self._tokens.refresh()
+            if self._certificate is not None:
+                self._certificate.refresh()
+            await asyncio.sleep(FILES_EVERY_S)
+
+    @property
+    def is_ready(self) -> bool:
+        return self._engine.is_ready and not self._state.is_draining
+
     def _watch_metrics(self) -> None:
-        watch = self._metrics.watch
-        watch("requests_running", "Running and waiting.", lambda: self._state.num_requests)
-        watch("adapters_resident", "In slots.", lambda: len(self._coordinator.slots.loaded))
-        watch("adapters_known", "Registered.", lambda: len(self._registry))
-        watch("registry_known", "1 once it has been read whole.", lambda: self._registry.is_known)
+        certificate = self._certificate
+        parts = gauges.Parts(
+            state=self._state,
+            coordinator=self._coordinator,
+            engine=self._engine,
+            certificate_expires_s=lambda: (
+                certificate.expires_at.timestamp() if certificate is not None else math.inf
+            ),
+            is_ready=lambda: self.is_ready,
+        )
+        gauges.watch(self._metrics, parts)
         for name, link in self._links.items():
-            watch(f"redis_{name}_up", "1 while Redis does as asked.", _reader(link, "is_up"))
-            watch(f"redis_{name}_failures", "Since the start.", _reader(link, "num_failures"))
-            watch(f"redis_{name}_silent_seconds", "Since it last did.", _reader(link, "silent_s"))
-        for name, text in ENGINE_GAUGES.items():
-            watch(f"engine_{name}", text, functools.partial(self._engine.stat, name))
-        watch("engine_restarts", "Since the start.", lambda: self._engine.num_restarts)
+            gauges.watch_link(self._metrics, name, link)
 
     def _on_engine_up(self, info: EngineInfo) -> None:
         """Start what needs the base model's revision, once, and be ready."""
@@ -240,7 +244,7 @@ class Server:
         status = health_pb2.HealthCheckResponse
         is_ready = is_serving and not self._state.is_draining
         value = status.SERVING if is_ready else status.NOT_SERVING
-        for name in ("", *SERVICES):
+        for name in ("", *listening.SERVICES):
             await self._health.set(name, value)
 
     async def _finish_requests(self) -> None:
@@ -264,6 +268,8 @@ class Server:
         await self._redis.aclose()
         await self._registry_redis.aclose()
         self._store.close()
+        # It may wait for a collector that does not answer.
+        await asyncio.to_thread(self._tracer.close)
 
     def _heartbeat(self) -> Heartbeat:
         slots = self._coordinator.slots
@@ -288,34 +294,3 @@ class Server:
             if (tier := self._coordinator.tier(record.digest)) != "absent"
         }
         return Residency(replica=self._config.replica, adapters=held)
-
-
-def _reader(link: Link, attribute: str) -> Callable[[], float]:
-    return lambda: float(getattr(link, attribute))
-
-
-def start_metrics_endpoint(config: Config) -> None:
-    try:
-        prometheus_client.start_http_server(config.metrics_port, addr=config.host)
-    except OSError as error:
-        raise InvalidInput(
-            f"{config.host}:{config.metrics_port} cannot be had: {error.strerror}",
-            field="LORALAND_METRICS_PORT",
-        ) from error
-
-
-def _engine_settings(config: Config) -> dict[str, Any]:
-    return {
-        "base_model": config.base_model,
-        "entry": config.entry.model_dump(mode="json", by_alias=True),
-        "store": config.store.model_dump(mode="json", by_alias=True),
-        "cache_dir": str(config.cache_dir),
-        "num_slots": config.num_slots,
-        "max_running": config.max_running,
-        "max_queue": config.max_queue,
-        "kv_memory_bytes": config.kv_memory_bytes,
-        "prefix_cache": config.prefix_cache,
-        "threads": config.engine_threads,
-        "log_level": config.log_level,
-        "log_as_json": config.log_as_json,
-    }

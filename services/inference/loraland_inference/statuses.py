@@ -1,7 +1,6 @@
 """The one table from our errors to gRPC statuses, with details that a program can read. No I/O."""
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -19,6 +18,7 @@ from loraland_core.errors import (
 from loraland_inference.failures import (
     DeadlinePassed,
     InternalFault,
+    OverQuota,
     PermissionDenied,
     QueueFull,
     Unauthenticated,
@@ -34,6 +34,7 @@ _CODES: tuple[tuple[type[LoraLandError], grpc.StatusCode], ...] = (
     (InvalidInput, grpc.StatusCode.INVALID_ARGUMENT),
     (NotFound, grpc.StatusCode.NOT_FOUND),
     (QueueFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (OverQuota, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (Unavailable, grpc.StatusCode.UNAVAILABLE),
     (DeadlinePassed, grpc.StatusCode.DEADLINE_EXCEEDED),
     (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
@@ -58,7 +59,10 @@ def details_of(error: BaseException) -> list[Proto]:
     if isinstance(error, Unavailable):
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(int(error.retry_after_s * 1000))
-        return [error_details_pb2.RetryInfo(retry_delay=delay)]
+        retry = error_details_pb2.RetryInfo(retry_delay=delay)
+        if isinstance(error, OverQuota):
+            return [retry, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
+        return [retry]
     return []
 
 
@@ -83,33 +87,18 @@ async def abort(context: Any, error: BaseException) -> None:
 
 
 class Answering:
-    """Answers whatever is raised within by its status, and tells the code. Never swallows."""
+    """Answers whatever is raised within by its status. Never swallows."""
 
-    def __init__(self, context: Any, *, on_code: Callable[[str], None]) -> None:
+    def __init__(self, context: Any) -> None:
         self._context = context
-        self._on_code = on_code
 
     async def __aenter__(self) -> None:
         """Nothing to prepare."""
 
     async def __aexit__(self, _: Any, error: BaseException | None, __: Any) -> None:
-        if error is None:
-            self._on_code("OK")
-            return
         if not isinstance(error, Exception) or isinstance(error, grpc.aio.AbortError):
-            # The caller is gone, or was answered already.
-            self._on_code(grpc.StatusCode.CANCELLED.name)
+            # Nothing is wrong, the caller is gone, or it was answered already.
             return
-        self._on_code(code_of(error).name)
         if not isinstance(error, LoraLandError):
             log.error("a call failed in a way that nobody foresaw", exc_info=error)
         await abort(self._context, error)
-
-
-def refusing_handler(error: LoraLandError) -> "grpc.RpcMethodHandler[Any, Any]":
-    """Return a handler that answers any call, of any kind, with the error."""
-
-    async def refuse(_: Any, context: Any) -> None:
-        await abort(context, error)
-
-    return grpc.unary_unary_rpc_method_handler(refuse)

@@ -1,4 +1,4 @@
-"""Tokens: hashes in a file, read again when it changes, compared without telling."""
+"""Who calls: a token in the metadata, or the certificate of the connection."""
 
 import hashlib
 import json
@@ -6,96 +6,70 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loraland_inference.auth import Caller, Tokens, _bearer
-from loraland_inference.failures import Unauthenticated
+from loraland_inference import auth
+from loraland_inference.failures import PermissionDenied, Unauthenticated
+from loraland_inference.tokens import Caller, Tokens
+
+BEARER = (("authorization", "Bearer one"),)
+CERTIFICATE = {"x509_pem_cert": [b"PEM"], "peer_uri": [b"spiffe://land/app"]}
 
 
-def write(path: Path, *entries: tuple[str, str], **document: Any) -> Path:
-    tokens = [
-        {"sha256": hashlib.sha256(t.encode()).hexdigest(), "tenant": tenant}
-        for t, tenant in entries
-    ]
-    path.write_text(json.dumps({"schemaVersion": 1, "tokens": tokens} | document))
-    return path
-
-
-def test_authenticate_returns_the_tokens_owner(tmp_path: Path) -> None:
-    """A token maps to its tenant and roles."""
-    tokens = Tokens(write(tmp_path / "t.json", ("one", "a"), ("two", "b")))
-
-    assert tokens.authenticate("two") == Caller("b", frozenset({"inference"}))
-
-
-def test_authenticate_returns_the_weight_of_a_tenant(tmp_path: Path) -> None:
-    """A share of two is given in the file."""
-    sha256 = hashlib.sha256(b"one").hexdigest()
+@pytest.fixture
+def tokens(tmp_path: Path) -> Tokens:
+    """A token of the tenant a, a certificate of the tenant b."""
     path = tmp_path / "t.json"
-    entry = {"sha256": sha256, "tenant": "a", "weight": 2}
-    path.write_text(json.dumps({"schemaVersion": 1, "tokens": [entry]}))
-
-    assert Tokens(path).authenticate("one").weight == 2.0
-
-
-@pytest.mark.parametrize("token", ["", "wrong", "one ", "é"])
-def test_authenticate_refuses_a_token_that_is_not_known(tmp_path: Path, token: str) -> None:
-    """Anything but the very token is refused."""
-    tokens = Tokens(write(tmp_path / "t.json", ("one", "a")))
-
-    with pytest.raises(Unauthenticated):
-        tokens.authenticate(token)
-
-
-def test_tokens_follow_their_file(tmp_path: Path) -> None:
-    """A token that was taken out is refused at the next call."""
-    path = write(tmp_path / "t.json", ("one", "a"))
-    tokens = Tokens(path)
-    tokens.authenticate("one")
-
-    write(path, ("another", "a"))
-
-    assert tokens.authenticate("another").tenant == "a"
-    with pytest.raises(Unauthenticated):
-        tokens.authenticate("one")
+    sha256 = hashlib.sha256(b"one").hexdigest()
+    document = {
+        "schemaVersion": 1,
+        "tokens": [{"sha256": sha256, "tenant": "a"}],
+        "certificates": [{"uri": "spiffe://land/app", "tenant": "b"}],
+    }
+    path.write_text(json.dumps(document))
+    return Tokens(path)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"schemaVersion": 2, "tokens": []}'],
-    ids=["empty", "broken", "list", "newer"],
-)  # fmt: skip
-def test_tokens_stay_in_force_when_their_file_is_broken(tmp_path: Path, text: str) -> None:
-    """A half-written file locks nobody out."""
-    path = write(tmp_path / "t.json", ("one", "a"))
-    tokens = Tokens(path)
-    tokens.authenticate("one")
-
-    path.write_text(text)
-
-    assert tokens.authenticate("one").tenant == "a"
-
-
-def test_tokens_admit_nobody_when_there_is_no_file(tmp_path: Path) -> None:
-    """No file, no access."""
-    with pytest.raises(Unauthenticated):
-        Tokens(tmp_path / "absent.json").authenticate("one")
+    ("metadata", "peer", "tenant"),
+    [(BEARER, {}, "a"), ((), CERTIFICATE, "b"), (BEARER, CERTIFICATE, "a")],
+    ids=["token", "certificate", "both"],
+)
+def test_caller_is_whom_token_or_certificate_names(
+    tokens: Tokens, metadata: Any, peer: Any, tenant: str
+) -> None:
+    """A token counts before a certificate."""
+    assert auth.identify(tokens, metadata, peer).tenant == tenant
 
 
 @pytest.mark.parametrize(
     "metadata",
     [None, (), (("authorization", "one"),), (("authorization", "Basic one"),),
-     (("authorization", "Bearer "),), (("authorization", "Bearer " + "x" * 5000),)],
-    ids=["none", "empty", "no-scheme", "basic", "no-token", "too-long"],
+     (("authorization", "Bearer "),), (("authorization", "Bearer " + "x" * 5000),), BEARER * 2],
+    ids=["none", "empty", "no-scheme", "basic", "no-token", "too-long", "twice"],
 )  # fmt: skip
-def test_bearer_refuses_metadata_of_another_form(metadata: Any) -> None:
-    """Only ``authorization: Bearer <token>`` is taken."""
+def test_metadata_of_another_form_is_refused(tokens: Tokens, metadata: Any) -> None:
+    """Only one ``authorization: Bearer <token>`` is taken."""
     with pytest.raises(Unauthenticated):
-        _bearer(metadata)
+        auth.identify(tokens, metadata, {})
+
+
+def test_wrong_token_is_refused_whatever_the_certificate(tokens: Tokens) -> None:
+    """A caller who says who it is wants to be taken at its word."""
+    with pytest.raises(Unauthenticated):
+        auth.identify(tokens, (("authorization", "Bearer wrong"),), CERTIFICATE)
+
+
+def test_names_of_a_certificate_that_nobody_verified_count_for_nothing(tokens: Tokens) -> None:
+    """Without a certificate there are no names."""
+    with pytest.raises(Unauthenticated):
+        auth.identify(tokens, (), {"peer_uri": [b"spiffe://land/app"]})
 
 
 @pytest.mark.parametrize(
-    ("tenants", "expected"), [(["a", "b"], True), (["b"], False), (["*"], True)]
+    "method",
+    ["/loraland.inference.v1.Admin/Drain", "/other.Service/Call"],
+    ids=["admin", "unknown-service"],
 )
-def test_caller_may_use_what_names_its_tenant_or_everyone(
-    tenants: list[str], expected: bool
-) -> None:
-    """A star is everyone."""
-    assert Caller("a", frozenset()).may_use(tenants) is expected
+def test_service_wants_its_role(method: str) -> None:
+    """A service that nobody has given a role is closed."""
+    with pytest.raises(PermissionDenied):
+        auth.check_role(Caller("a", frozenset({"inference"})), method)
