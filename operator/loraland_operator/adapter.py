@@ -14,14 +14,16 @@ from loraland_core.store import Store
 from loraland_operator import cluster as kubernetes
 from loraland_operator import manifests, report
 from loraland_operator.base_models import BaseModels
-from loraland_operator.cluster import Cluster
+from loraland_operator.cluster import Cluster, Forbidden
 from loraland_operator.fleets import Fleets
+from loraland_operator.importer import Importer
 from loraland_operator.mirror import Key, Mirror, Object
 from loraland_operator.plan import adapter as planning
 from loraland_operator.plan import deletion
 from loraland_operator.plan.adapter import Observed, Verification
 from loraland_operator.plan.fleet import adapter_id
-from loraland_operator.plan.steps import AdapterPlan
+from loraland_operator.plan.importing import artifact_of
+from loraland_operator.plan.steps import AdapterPlan, Apply
 from loraland_operator.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ class Adapters:
     registry: Registry
     fleets: Fleets
     base_models: BaseModels
+    importer: Importer
     clock: Callable[[], datetime]
     # When an Adapter's instances were written last; after a restart they are written anew.
     _instances_at: dict[Key, datetime] = field(default_factory=dict)
@@ -67,7 +70,7 @@ class Adapters:
     async def _settle(self, key: Key) -> tuple[Object, AdapterPlan, datetime] | None:
         """Look, decide and act until nothing is left to do; None if the Adapter is gone."""
         verification: Verification | None = None
-        store_problem = ""
+        store_problem = refusal = ""
         for _ in range(MAX_ROUNDS):
             obj = self.mirror.find(*key)
             if obj is None:
@@ -75,17 +78,34 @@ class Adapters:
             adapter = Adapter.model_validate(obj)
             if verification is None and planning.needs_verification(adapter):
                 verification = await self._verify(adapter)
+            entry = self.base_models.find(adapter.spec.base_model)
             observed = replace(
                 await self._observe(adapter),
                 verification=verification,
+                import_=await self.importer.observe(adapter, entry, refusal),
                 store_problem=store_problem,
             )
             now = self.clock()
             plan = planning.plan(adapter, observed, now)
             if not plan.changes_the_world:
                 return obj, plan, now
-            store_problem = await self._act(adapter, obj, plan)
+            if plan.apply:
+                refusal = await self._apply(plan.apply)
+            else:
+                store_problem = await self._act(adapter, obj, plan)
         raise Unavailable(f"{key} does not settle", retry_after_s=10.0)
+
+    async def _apply(self, applies: tuple[Apply, ...]) -> str:
+        """Apply what an import is made of; return what the API server objected."""
+        for apply in applies:
+            try:
+                written = await self.cluster.apply(
+                    apply.manifest, manager=apply.manager, force=apply.force
+                )
+            except (InvalidInput, Forbidden) as error:
+                return str(error)
+            self.mirror.put(written)
+        return ""
 
     async def _act(self, adapter: Adapter, obj: Object, plan: AdapterPlan) -> str:
         """Do what the plan says, in its order; return what the artifact store objected."""
@@ -143,14 +163,14 @@ class Adapters:
         )
 
     def _uri(self, adapter: Adapter) -> str:
-        artifact = adapter.spec.source.artifact
+        artifact = artifact_of(adapter)
         if artifact is None:
             return ""
         return self.store.uri(manifests.artifact_prefix(adapter, artifact.digest))
 
     async def _verify(self, adapter: Adapter) -> Verification:
         """Read the manifest and see that the files it names are there, whole."""
-        artifact = adapter.spec.source.artifact
+        artifact = artifact_of(adapter)
         assert artifact is not None
         prefix = manifests.artifact_prefix(adapter, artifact.digest)
         try:

@@ -152,7 +152,12 @@ def _parse(model: type[M], obj: kubernetes.Object) -> M:
 def _read_adapter(adapter: Adapter) -> Named:
     artifact = adapter.spec.source.artifact
     name = (artifact.name if artifact else None) or adapter.metadata.name
-    digests = {artifact.digest if artifact else None, adapter.status.digest}
+    imported = adapter.status.imported
+    digests = {
+        artifact.digest if artifact else None,
+        adapter.status.digest,
+        imported.digest if imported else None,
+    }
     return Named(
         namespace=adapter.metadata.namespace,
         name=name,

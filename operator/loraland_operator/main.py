@@ -22,6 +22,7 @@ from loraland_operator.config import Config
 from loraland_operator.finetunejob import FineTuneJobs
 from loraland_operator.fleets import Fleets
 from loraland_operator.health import Check, serving
+from loraland_operator.importer import Importer
 from loraland_operator.leadership import Leadership
 from loraland_operator.mirror import Key, Mirror
 from loraland_operator.plan.finetunejob import Settings
@@ -148,13 +149,14 @@ def _build_reconcilers(
     settings: Config, doors: Doors, mirror: Mirror, fleets: Fleets, base_models: BaseModels
 ) -> dict[str, Reconcile[Key]]:
     """Return what brings an object of each kind on its way."""
+    common = Settings(settings.trainer_image, settings.log_format, settings.store)
     jobs = FineTuneJobs(
         cluster=doors.cluster,
         mirror=mirror,
         store=doors.store,
         progress=doors.progress,
         base_models=base_models,
-        settings=Settings(settings.trainer_image, settings.log_format, settings.store),
+        settings=common,
         clock=_now,
     )
     adapters = Adapters(
@@ -164,6 +166,7 @@ def _build_reconcilers(
         registry=doors.registry,
         fleets=fleets,
         base_models=base_models,
+        importer=Importer(doors.cluster, mirror, doors.store, common),
         clock=_now,
     )
     return {names.FINE_TUNE_JOB: jobs.reconcile, names.ADAPTER: adapters.reconcile}

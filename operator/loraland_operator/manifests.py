@@ -66,7 +66,7 @@ def build_job(job: FineTuneJob, entry: BaseModelEntry, *, image: str, log_format
     metadata = _child_metadata(job, job.metadata.name)
     job_spec: Manifest = {
         "backoffLimit": spec.backoff_limit,
-        "podFailurePolicy": _failure_policy(),
+        "podFailurePolicy": failure_policy(),
         "template": trainer_pod.build(job, entry, image=image, log_format=log_format),
     }
     if spec.active_deadline_seconds is not None:
@@ -163,7 +163,7 @@ def _child_metadata(job: FineTuneJob, name: str) -> Manifest:
     }
 
 
-def _failure_policy() -> Manifest:
+def failure_policy() -> Manifest:
     """Reserved exit codes end the Job at once; disruptions do not count as failures."""
     return {
         "rules": [

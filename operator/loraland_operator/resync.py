@@ -36,11 +36,13 @@ WATCHED = (
 
 
 def concerns(obj: Object) -> Key:
-    """Return whose plan an object matters to: its own, or that of the job it is a child of."""
+    """Return whose plan an object matters to: its own, or that of the one it is a child of."""
     key = key_of(obj)
     if key.kind in (names.FINE_TUNE_JOB, names.ADAPTER):
         return key
     labels = obj["metadata"].get("labels") or {}
+    if names.LABEL_IMPORT in labels:
+        return Key(names.ADAPTER, key.namespace, labels[names.LABEL_IMPORT])
     return Key(names.FINE_TUNE_JOB, key.namespace, labels.get(names.LABEL_JOB, ""))
 
 

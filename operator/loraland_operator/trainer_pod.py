@@ -21,6 +21,16 @@ JOB_DIRECTORY = jobspec.JOB_FILE.rsplit("/", 1)[0]
 CACHE_DIRECTORY = "/var/cache/loraland"
 MASTER_PORT = 29500
 
+POD_SECURITY: Manifest = {
+    "runAsNonRoot": True,
+    "fsGroup": 65532,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: Manifest = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
 _STORE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _OPTIONAL_STORE_KEYS = ("AWS_SESSION_TOKEN",)
 
@@ -62,11 +72,7 @@ def _pod_spec(job: FineTuneJob, entry: BaseModelEntry, *, image: str, log_format
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": TERMINATION_GRACE_S,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "fsGroup": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": POD_SECURITY,
         "containers": [_container(job, entry, image=image, log_format=log_format)],
         "volumes": _volumes(job),
     }
@@ -91,11 +97,7 @@ def _container(job: FineTuneJob, entry: BaseModelEntry, *, image: str, log_forma
         "env": _environment(job, log_format),
         "ports": [{"name": "progress", "containerPort": jobspec.PROGRESS_PORT, "protocol": "TCP"}],
         "resources": job.spec.pod.resources or entry.default_resources,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
+        "securityContext": CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": _mounts(job),
     }
@@ -115,16 +117,12 @@ def _environment(job: FineTuneJob, log_format: str) -> list[Manifest]:
         env += _process_group(job)
     if spec.output.credentials_secret_ref:
         secret = spec.output.credentials_secret_ref.name
-        env += [_from_secret(key, secret, key) for key in _STORE_KEYS]
-        env += [_from_secret(key, secret, key, optional=True) for key in _OPTIONAL_STORE_KEYS]
+        env += store_credentials(secret)
     if spec.dataset.credentials_secret_ref:
         # One Secret may serve a bucket or the Hub, so no single key is a must.
         secret = spec.dataset.credentials_secret_ref.name
-        env += [
-            _from_secret(jobspec.DATASET_ENV_PREFIX + key, secret, key, optional=True)
-            for key in (*_STORE_KEYS, *_OPTIONAL_STORE_KEYS)
-        ]
-        env.append(_from_secret("HF_TOKEN", secret, "HF_TOKEN", optional=True))
+        env += source_credentials(secret, jobspec.DATASET_ENV_PREFIX)
+        env.append(hub_token(secret))
     env += [v.model_dump(by_alias=True, exclude_none=True) for v in spec.pod.env or []]
     # A name may stand only once; what the job's author says comes last and holds.
     return list({variable["name"]: variable for variable in env}.values())
@@ -140,6 +138,24 @@ def _process_group(job: FineTuneJob) -> list[Manifest]:
         "MASTER_PORT": MASTER_PORT,
     }
     return [{"name": name, "value": str(value)} for name, value in values.items()]
+
+
+def store_credentials(secret: str) -> list[Manifest]:
+    """Return the variables for writing to the platform's bucket."""
+    required = [_from_secret(key, secret, key) for key in _STORE_KEYS]
+    return required + [_from_secret(k, secret, k, optional=True) for k in _OPTIONAL_STORE_KEYS]
+
+
+def source_credentials(secret: str, prefix: str) -> list[Manifest]:
+    """Return the variables for reading from a bucket of the namespace's own."""
+    return [
+        _from_secret(prefix + key, secret, key, optional=True)
+        for key in (*_STORE_KEYS, *_OPTIONAL_STORE_KEYS)
+    ]
+
+
+def hub_token(secret: str) -> Manifest:
+    return _from_secret("HF_TOKEN", secret, "HF_TOKEN", optional=True)
 
 
 def _from_secret(variable: str, secret: str, key: str, *, optional: bool = False) -> Manifest:

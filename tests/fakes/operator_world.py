@@ -199,7 +199,13 @@ class World:
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": name, "labels": job["spec"]["template"]["metadata"]["labels"]},
+            "metadata": {
+                "name": name,
+                "labels": {
+                    **job["spec"]["template"]["metadata"]["labels"],
+                    "batch.kubernetes.io/job-name": job["metadata"]["name"],
+                },
+            },
             "spec": {"containers": [{"name": "trainer", "image": "loraland/trainer"}]},
         }
         self.api.call("POST", path_of("pods"), pod)

@@ -63,6 +63,8 @@ def build_config(folder: Path, **changes: Any) -> Config:
     settings: dict[str, Any] = {
         "job_file": folder / "job.json",
         "dataset_mount": folder / "dataset",
+        "import_file": folder / "import.json",
+        "source_mount": folder / "source",
         "cache_dir": folder / "cache",
         "termination_log": folder / "termination-log",
         "host": "127.0.0.1",
@@ -70,6 +72,7 @@ def build_config(folder: Path, **changes: Any) -> Config:
         "log_level": "INFO",
         "log_as_json": False,
         "dataset_credentials": {},
+        "source_credentials": {},
         "hub_token": None,
     }
     return Config(**(settings | changes))

@@ -13,7 +13,7 @@ from loraland_core.keys import AdapterRecord
 from loraland_core.names import AdapterCondition, Phase, Reason
 from loraland_core.resources import Adapter, AdapterStatus
 
-from loraland_operator.plan import deletion, fleet
+from loraland_operator.plan import deletion, fleet, importing
 from loraland_operator.plan.draft import Draft
 from loraland_operator.plan.fleet import Fleet
 from loraland_operator.plan.steps import AdapterPlan
@@ -45,6 +45,8 @@ class Observed:
     known_base_models: tuple[str, ...] = ()
     # None where the status already holds what was verified.
     verification: Verification | None = None
+    # Only where the files are to be imported and have not been yet.
+    import_: importing.Import | None = None
     uri: str = ""
     record: AdapterRecord | None = None
     registry_problem: str = ""
@@ -57,7 +59,7 @@ class Observed:
 
 def needs_verification(adapter: Adapter) -> bool:
     """Return whether the artifact of the spec must be looked at in the store."""
-    artifact = adapter.spec.source.artifact
+    artifact = importing.artifact_of(adapter)
     if artifact is None or adapter.metadata.deletion_timestamp:
         return False
     status = adapter.status
@@ -95,11 +97,10 @@ def plan(adapter: Adapter, observed: Observed, now: datetime) -> AdapterPlan:
     )
     if adapter.metadata.deletion_timestamp:
         return deletion.plan(adapter, observed, draft)
-    verdict = (
-        _accept(adapter, observed, draft)
-        or _verify(adapter, observed, draft)
-        or _fit(adapter, observed, draft)
-    )
+    verdict = _accept(adapter, observed, draft)
+    if verdict is None and observed.import_ is not None:
+        return importing.plan(adapter, observed.import_, draft)
+    verdict = verdict or _verify(adapter, observed, draft) or _fit(adapter, observed, draft)
     if verdict is None:
         return _register(adapter, observed, draft)
     phase, requeue_after_s = verdict
@@ -127,15 +128,6 @@ def _accept(adapter: Adapter, observed: Observed, draft: AdapterDraft) -> Verdic
             f" it knows: {known}",
         )
         return Phase.REJECTED, REJECTED_RETRY_S
-    if adapter.spec.source.artifact is None:
-        draft.set(
-            AdapterCondition.ACCEPTED,
-            "False",
-            Reason.IMPORT_UNSUPPORTED,
-            "spec.source: this release serves artifact{digest} alone; train the adapter with a"
-            " FineTuneJob, which uploads it",
-        )
-        return Phase.REJECTED, None
     draft.set(AdapterCondition.ACCEPTED, "True", Reason.SPEC_ACCEPTED, "the spec is complete")
     return None
 

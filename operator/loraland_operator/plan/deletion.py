@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from loraland_core import names
+from loraland_core import imports, names
 from loraland_core.names import AdapterCondition, Phase, Reason
 from loraland_core.resources import Adapter, AdapterStatus
 
 from loraland_operator import manifests
+from loraland_operator.plan import importing
 from loraland_operator.plan.draft import Draft
 from loraland_operator.plan.steps import AdapterPlan
 
@@ -18,16 +19,17 @@ OUTSIDE_RETRY_S = 5.0
 
 def prefixes_of(adapter: Adapter) -> tuple[str, ...]:
     """Return where the files lie that go with the Adapter; none under the policy Retain."""
-    artifact = adapter.spec.source.artifact
-    if adapter.spec.deletion_policy != "Delete" or artifact is None:
+    if adapter.spec.deletion_policy != "Delete":
         return ()
-    digests = {artifact.digest, *([adapter.status.digest] if adapter.status.digest else [])}
-    return tuple(sorted(manifests.artifact_prefix(adapter, digest) for digest in digests))
+    found = named_prefixes(adapter)
+    if adapter.spec.source.artifact is None:
+        found.add(imports.prefix(adapter.metadata.uid))
+    return tuple(sorted(found))
 
 
 def named_prefixes(adapter: Adapter) -> set[str]:
     """Return the prefixes that an Adapter, of whatever policy, refers to."""
-    artifact = adapter.spec.source.artifact
+    artifact = importing.artifact_of(adapter)
     digests = {artifact.digest if artifact else None, adapter.status.digest}
     return {manifests.artifact_prefix(adapter, digest) for digest in digests if digest}
 

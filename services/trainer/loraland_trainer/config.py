@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loraland_core import jobspec, paths
+from loraland_core import imports, jobspec, paths
 from loraland_core.errors import InvalidInput
 
 
@@ -13,7 +13,9 @@ class Config:
     """Settings of one training pod; credentials are kept out of its printed form."""
 
     job_file: Path
+    import_file: Path
     dataset_mount: Path
+    source_mount: Path
     cache_dir: Path
     termination_log: Path
     host: str
@@ -21,20 +23,24 @@ class Config:
     log_level: str
     log_as_json: bool
     dataset_credentials: dict[str, str] = field(repr=False)
+    source_credentials: dict[str, str] = field(repr=False)
     hub_token: str | None = field(repr=False)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Config":
         return cls(
             job_file=paths.mounted(jobspec.JOB_FILE),
+            import_file=paths.mounted(imports.IMPORT_FILE),
             dataset_mount=paths.mounted(jobspec.DATASET_MOUNT),
+            source_mount=paths.mounted(imports.SOURCE_MOUNT),
             cache_dir=paths.cache_dir(),
             termination_log=paths.termination_log(),
             host=environment.get("POD_IP") or "0.0.0.0",  # noqa: S104 -- a pod's own network
             port=_port(environment, "LORALAND_PROGRESS_PORT", jobspec.PROGRESS_PORT),
             log_level=environment.get("LORALAND_LOG_LEVEL", "INFO"),
             log_as_json=environment.get("LORALAND_LOG_FORMAT") == "json",
-            dataset_credentials=_dataset_credentials(environment),
+            dataset_credentials=_credentials(environment, jobspec.DATASET_ENV_PREFIX),
+            source_credentials=_credentials(environment, imports.SOURCE_ENV_PREFIX),
             hub_token=environment.get("HF_TOKEN") or None,
         )
 
@@ -46,12 +52,12 @@ def _port(environment: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def _dataset_credentials(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return boto3's arguments for the data set's own account, if it has one."""
+def _credentials(environment: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """Return boto3's arguments for an account of its own, if there is one."""
     names = {
         "aws_access_key_id": "AWS_ACCESS_KEY_ID",
         "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
         "aws_session_token": "AWS_SESSION_TOKEN",
     }
-    prefixed = {arg: jobspec.DATASET_ENV_PREFIX + name for arg, name in names.items()}
+    prefixed = {arg: prefix + name for arg, name in names.items()}
     return {arg: environment[name] for arg, name in prefixed.items() if environment.get(name)}

@@ -6,9 +6,10 @@ imports torch.
 
 import logging
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from loraland_core import artifacts, jobspec, logs, paths
+from loraland_core import artifacts, imports, jobspec, logs, paths
 from loraland_core.errors import InvalidInput, LoraLandError, Unavailable
 from loraland_core.jobspec import ExitCode, JobSpec, TerminationMessage
 from loraland_core.store import Store
@@ -18,11 +19,12 @@ from loraland_trainer import progress
 from loraland_trainer.config import Config
 from loraland_trainer.termination import Terminated, Terminator
 
+IMPORT = "import"
 log = logging.getLogger(__name__)
 
 
-def main() -> int:
-    """Run the job of this pod; return the exit code."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Run the job of this pod, or its import; return the exit code."""
     try:
         config = Config.from_environment(os.environ)
         logs.configure(level=config.log_level, as_json=config.log_as_json)
@@ -32,16 +34,36 @@ def main() -> int:
     noise.hush()
     terminator = Terminator()
     terminator.install()
+    if list(arguments) == [IMPORT]:
+        return attempt_import(config)
     return attempt(config, terminator=terminator)
 
 
 def attempt(config: Config, *, terminator: Terminator) -> int:
     """Run the job; a failure becomes an exit code and a termination message."""
+    return _explained(lambda: run(config, terminator=terminator), config.termination_log)
+
+
+def attempt_import(config: Config) -> int:
+    """Run the import; it ends as a job does."""
+    return _explained(lambda: run_import(config), config.termination_log)
+
+
+def _explained(work: Callable[[], int], termination_log: Path) -> int:
     try:
-        return run(config, terminator=terminator)
+        return work()
     # The pod's border: nothing leaves it as a traceback alone.
     except (Exception, Terminated) as error:
-        return report_failure(error, config.termination_log)
+        return report_failure(error, termination_log)
+
+
+def run_import(config: Config) -> int:
+    """Bring an adapter's files into the platform's bucket."""
+    # Imported here: it imports torch.
+    from loraland_trainer import importing  # noqa: PLC0415
+
+    importing.run(importing.read_spec(config.import_file), config)
+    return ExitCode.DONE
 
 
 def run(config: Config, *, terminator: Terminator) -> int:

@@ -143,21 +143,6 @@ def test_second_look_changes_nothing(
     assert second.notes == ()
 
 
-@pytest.mark.parametrize("source", ["s3", "huggingFace", "pvc"])
-def test_imports_are_refused_with_the_way_out(source: str) -> None:
-    """What is not served yet is said, naming what is."""
-    sources = {
-        "s3": {"uri": "s3://bucket/folder"},
-        "huggingFace": {"repo": "a/b"},
-        "pvc": {"claim": "disk", "path": "adapter"},
-    }
-    adapter = build_adapter(source={source: sources[source]})
-
-    planned = plan(adapter, replace(OBSERVED, verification=None), NOW)
-
-    assert conditions_of(planned)["Accepted"] == "False/ImportUnsupported"
-
-
 def test_finalizer_comes_before_the_record() -> None:
     """Whatever stands in the registry can be taken out again."""
     obj = build_adapter_object()

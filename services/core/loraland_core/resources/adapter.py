@@ -75,6 +75,19 @@ class SourceSpec(Model):
     pvc: PvcSource | None = Field(default=None, description="Imported from a volume.")
 
 
+class ImporterSpec(Model):
+    """How the pod runs that imports from s3, huggingFace or pvc."""
+
+    credentials_secret_ref: SecretRef | None = Field(
+        default=None,
+        description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for writing below this"
+        " namespace's prefix of the platform's bucket.",
+    )
+    service_account_name: DnsName | None = Field(
+        default=None, description="ServiceAccount of the pod, for IRSA or workload identity."
+    )
+
+
 class AdapterSpec(Model):
     """An adapter that replicas of its base model serve."""
 
@@ -88,6 +101,9 @@ class AdapterSpec(Model):
     )
 
     source: SourceSpec = Field(description="Where the files come from.")
+    importer: ImporterSpec = Field(
+        default=ImporterSpec(), description="How files from elsewhere are imported."
+    )
     base_model: Label = Field(description="A base model of the catalogue, by name.")
     pinned: bool = Field(default=False, description="Keep it in a slot of every replica.")
     priority: int = Field(
@@ -124,10 +140,18 @@ class Instance(Model):
     error: ShortText | None = None
 
 
+class Imported(Model):
+    """What the last import from this source brought."""
+
+    source_hash: ShortText
+    digest: Digest
+
+
 class AdapterStatus(Model):
     observed_generation: int | None = None
     phase: ShortText | None = Field(default=None, description="One word for the printer.")
     conditions: Conditions = []
+    imported: Imported | None = None
     digest: ShortText | None = None
     uri: ShortText | None = None
     rank: int | None = None
