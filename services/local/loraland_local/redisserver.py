@@ -25,7 +25,7 @@ def build_access_list(*, operator_password: str, replica_password: str) -> str:
         "user default off\n"
         f"user {OPERATOR_USER} on >{operator_password} ~* &* +@all\n"
         f"user {REPLICA_USER} on >{replica_password} ~ll:v1:* &* +@all -@admin -@dangerous"
-        f" +info +role {denied}\n"
+        f" +info +role +client|setname {denied}\n"
     )
 
 
