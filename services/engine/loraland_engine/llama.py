@@ -15,7 +15,7 @@ import torch
 from loraland_models.int8 import Int8Linear
 from torch import Tensor, nn
 
-from loraland_engine import attention, native, row_kernels
+from loraland_engine import float_blocks, native, prompt_attention, row_kernels
 from loraland_engine.kv_memory import KvMemory
 from loraland_engine.linear import JOINABLE, Projection
 from loraland_engine.lora import AdapterSlots, LoraAdapter
@@ -41,8 +41,15 @@ def is_supported(model: Any) -> bool:
         and config.model_type in _FAMILIES
         and getattr(config, "hidden_act", "silu") == "silu"
         and rope.get("rope_type", "default") in _ROPE_TYPES
+        and _group_size(config) <= float_blocks.WIDTH
         and all(_is_joinable(m) for m in model.modules() if hasattr(m, "in_features"))
     )
+
+
+def _group_size(config: Any) -> int:
+    """Return how many query heads share a key/value head."""
+    num_heads: int = config.num_attention_heads
+    return num_heads // (getattr(config, "num_key_value_heads", None) or num_heads)
 
 
 def _is_joinable(linear: nn.Module) -> bool:
@@ -75,7 +82,8 @@ class _Step:
     tile_I2: np.ndarray
     slot_I: np.ndarray
     num_decoding: int
-    pieces: tuple[attention.PromptPiece, ...]
+    # Where the rows of prompts are answered (``prompt_attention``).
+    strip_I4: np.ndarray
 
 
 class _Rows:
@@ -101,6 +109,7 @@ class FusedLlama:
         body = model.model
         self.is_int8 = isinstance(model.lm_head, Int8Linear)
         self._like = np.empty(0, dtype=np.int8 if self.is_int8 else np.float32)
+        self._group_size = _group_size(config)
         self._threads = native.torch_threads()
         self._epsilon = np.float32(config.rms_norm_eps)
         positions = torch.arange(kv.context_tokens)[None]
@@ -140,7 +149,7 @@ class FusedLlama:
         """Return the logits of the wanted rows. Chunks of one token come first."""
         self._threads = native.torch_threads()
         self._note_adapters()
-        step = _pack(chunks)
+        step = _pack(chunks, group_size=self._group_size)
         token_ids = [t for c in chunks for t in c.sequence.token_ids[c.start : c.end]]
         residual = self._embedding(torch.tensor(token_ids)).float()
         first = self._layers[0]
@@ -179,16 +188,11 @@ class FusedLlama:
             layer.norms_2E, self._epsilon, self._cos_LE, self._sin_LE,
             step.position_T, step.kv_slot_T, layer.keys_SGLE, layer.values_SGLE,
         )  # fmt: skip
-        if step.pieces:
-            head_size = self._cos_LE.shape[1]
-            heads = y.view(1, y.shape[0], -1, head_size).transpose(1, 2)
-            num_heads, num_kv = attended.x.shape[1] // head_size, layer.keys_SGLE.shape[1]
-            query, key, value = torch.split(heads, [num_heads, num_kv, num_kv], dim=1)
-            for piece in step.pieces:
-                out = attention.attend_piece(
-                    query, (key, value), index, self._kv, piece, scaling=float(self._scaling)
-                )
-                attended.x[piece.first : piece.last] = out.reshape(piece.last - piece.first, -1)
+        if len(step.strip_I4):
+            prompt_attention.attend_pieces(
+                self._threads, y.numpy(), step.strip_I4, layer.keys_SGLE, layer.values_SGLE,
+                self._scaling, attended.x.numpy(),
+            )  # fmt: skip
         row_kernels.attend_rows(
             self._threads, y.numpy(), step.num_decoding, layer.keys_SGLE, layer.values_SGLE,
             step.kv_slot_T, step.position_T, self._scaling, *attended.arrays, self.is_int8,
@@ -241,7 +245,7 @@ def _array(tensor: Tensor) -> np.ndarray:
     return array
 
 
-def _pack(chunks: list[Chunk]) -> _Step:
+def _pack(chunks: list[Chunk], *, group_size: int) -> _Step:
     positions: list[int] = []
     kv_slots: list[int] = []
     tiles: list[tuple[int, int, int]] = []
@@ -253,9 +257,7 @@ def _pack(chunks: list[Chunk]) -> _Step:
         kv_slots += [slot] * chunk.num_tokens
         _add_tiles(tiles, first, len(positions), chunk.sequence.adapter_slot)
         if chunk.num_tokens > 1:
-            pieces.append(
-                attention.PromptPiece(first, len(positions), slot, chunk.start, chunk.end)
-            )
+            pieces.append((first, chunk.start, chunk.num_tokens, slot))
     table = np.array(tiles, dtype=np.int64)
     return _Step(
         position_T=np.array(positions, dtype=np.int64),
@@ -263,7 +265,7 @@ def _pack(chunks: list[Chunk]) -> _Step:
         tile_I2=np.ascontiguousarray(table[:, :2]),
         slot_I=np.ascontiguousarray(table[:, 2]),
         num_decoding=sum(1 for c in chunks if c.num_tokens == 1),
-        pieces=tuple(pieces),
+        strip_I4=prompt_attention.build_strips(pieces, group_size=group_size),
     )
 
 
