@@ -32,7 +32,7 @@ from loraland_models.sources import ResolvedModel
 from service import CpuTime
 
 HOST, BUCKET, REPLICA, TENANT = "127.0.0.1", "benchmark", "replica-0", "default"
-START_LIMIT_S = 180.0
+START_LIMIT_S = 90.0
 STOP_LIMIT_S = 40.0
 
 
@@ -194,7 +194,7 @@ def _environment(
     catalogue.write_text(yaml.safe_dump({"schemaVersion": 1, "baseModels": {model.name: entry}}))
     tokens = folder / "tokens.json"
     hashed = hashlib.sha256(token.encode()).hexdigest()
-    known = [{"sha256": hashed, "tenant": TENANT, "roles": ["inference"]}]
+    known = [{"sha256": hashed, "tenant": TENANT, "roles": ["inference", "admin"]}]
     tokens.write_text(json.dumps({"schemaVersion": 1, "tokens": known}))
     return os.environ | {
         "LORALAND_BASE_MODEL": model.name,
