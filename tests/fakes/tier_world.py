@@ -54,10 +54,13 @@ class FakeEngine:
         self.loads: list[str] = []
         self.packs: list[str] = []
         self.failing: dict[str, Exception] = {}
+        self.unpackable: dict[str, Exception] = {}
         self.gate: asyncio.Event | None = None
 
     async def pack(self, digest: str, _: str, path: str) -> int:
         self.packs.append(digest)
+        if digest in self.unpackable:
+            raise self.unpackable[digest]
         Path(path).touch()  # noqa: ASYNC240 (a test)
         return PACKED_BYTES
 

@@ -3,7 +3,10 @@
 import asyncio
 import errno
 import hashlib
+import os
+import shutil
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +22,7 @@ from loraland_inference.adapters.disk import DiskTier
 from loraland_inference.adapters.fetching import Fetcher
 from loraland_inference.adapters.folders import LocalAdapter
 from loraland_inference.adapters.observer import Observer
-from loraland_inference.adapters.states import Places
+from loraland_inference.adapters.states import Places, State
 
 HEADER = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
 WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"weights!"
@@ -60,19 +63,20 @@ class MemoryStore:
         return hashlib.sha256(data).hexdigest()
 
 
-def publish(store: MemoryStore) -> AdapterRecord:
+def publish(store: MemoryStore, name: str = "a") -> AdapterRecord:
+    contents = FILES | {artifacts.CONFIG_FILE: f'{{"name": "{name}"}}'.encode()}
     files = [
-        File(path=name, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-        for name, data in FILES.items()
+        File(path=path, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        for path, data in contents.items()
     ]
     manifest = Manifest(
         base_model="tiny", resolved_revision="r", training_precision="nf4", rank=4, alpha=8,
         target_modules=[], dtype="float32", files=files, created_at="2026-01-01T00:00:00Z",
     )  # fmt: skip
-    store.objects = {f"a/{name}": data for name, data in FILES.items()}
-    store.objects["a/manifest.json"] = manifest.to_json()
+    store.objects = {f"{name}/{path}": data for path, data in contents.items()}
+    store.objects[f"{name}/manifest.json"] = manifest.to_json()
     return AdapterRecord(
-        base_model="tiny", digest=manifest.digest, uri="s3://b/a/", size_bytes=1, rank=4,
+        base_model="tiny", digest=manifest.digest, uri=f"s3://b/{name}/", size_bytes=1, rank=4,
         tenants=["t"],
     )  # fmt: skip
 
@@ -219,3 +223,104 @@ async def test_store_that_hangs_does_not_hold_up_what_is_on_the_disk(f: Fixture)
     f.store.gate.set()
     await asyncio.gather(*waiting, return_exceptions=True)
     assert local.digest == f.record.digest
+
+
+def publish_more(f: Fixture, name: str) -> AdapterRecord:
+    """Publish another artifact, with weights of its own."""
+    objects = f.store.objects
+    record = publish(f.store, name)
+    f.store.objects = objects | f.store.objects
+    return record
+
+
+async def test_budget_is_kept_but_for_what_is_held(f: Fixture) -> None:
+    """What nobody holds makes room for what comes; what is held stays, even over the budget."""
+    other, third = publish_more(f, "b"), publish_more(f, "c")
+    size_bytes = (await fetch(f.tier, f.record)).size_bytes
+    tier = f.restarted(budget_bytes=size_bytes)
+    async with tier.held(other), tier.held(third):
+        during = f.found()
+    after = f.found()
+
+    assert during == sorted([other.digest, third.digest])
+    assert len(after) == 1
+    assert f.places.state(f.record.digest) is State.ABSENT
+
+
+async def test_neighbour_does_not_take_what_this_one_holds(f: Fixture) -> None:
+    """Two replicas, one disk, room for one artifact: a folder in use stays, the other one goes."""
+    other = publish_more(f, "b")
+    neighbour = f.restarted(budget_bytes=1)
+    async with f.tier.held(f.record):
+        async with neighbour.held(other):
+            during = f.found()
+        after = f.found()
+    async with neighbour.held(other):
+        at_last = f.found()
+
+    assert during == sorted([f.record.digest, other.digest])
+    assert after == [f.record.digest]
+    assert at_last == [other.digest]
+
+
+async def test_artifact_that_a_neighbour_removed_is_fetched_again(f: Fixture) -> None:
+    """A folder that was verified and is gone is noticed before it is handed out."""
+    await fetch(f.tier, f.record)
+    shutil.rmtree(f.root / f.record.digest)
+
+    local = await fetch(f.tier, f.record)
+
+    assert (local.folder / artifacts.WEIGHTS_FILE).read_bytes() == WEIGHTS
+    assert f.store.num_downloads == 6
+
+
+async def test_artifact_that_a_neighbour_brings_is_not_fetched(f: Fixture) -> None:
+    """Whoever waited for its turn looks first, and hashes what it finds."""
+    neighbour = f.restarted()
+
+    class AfterNeighbour:
+        @asynccontextmanager
+        async def turn(self, _: str, is_done: Callable[[], bool]) -> AsyncIterator[bool]:
+            await neighbour.ensure(f.record)
+            yield not is_done()
+
+    f.tier._turns = AfterNeighbour()
+    local = await fetch(f.tier, f.record)
+
+    assert (local.digest, f.store.num_downloads) == (f.record.digest, 3)
+
+
+async def test_restart_knows_what_was_used_last(f: Fixture) -> None:
+    """The time of use is on the disk: the older one makes room."""
+    other, third = publish_more(f, "b"), publish_more(f, "c")
+    size_bytes = (await fetch(f.tier, f.record)).size_bytes
+    await fetch(f.tier, other)
+    for record, age_s in ((f.record, 10), (other, 4000)):
+        used_s = time.time() - age_s
+        os.utime(f.root / record.digest, (used_s, used_s))
+
+    await fetch(f.restarted(budget_bytes=2 * size_bytes), third)
+
+    assert f.found() == sorted([f.record.digest, third.digest])
+
+
+async def test_artifact_over_the_limit_is_refused_by_name(f: Fixture) -> None:
+    """Before a byte of its files is read."""
+    with pytest.raises(ArtifactInvalid) as caught:
+        await fetch(f.restarted(max_bytes=10), f.record)
+
+    assert (caught.value.reason, f.store.num_downloads) == ("ArtifactTooLarge", 0)
+
+
+async def test_close_in_the_middle_of_a_fetch_leaves_no_folder(f: Fixture) -> None:
+    """Who waits is told; what was half written goes with the process."""
+    f.store.gate.clear()
+    waiting = asyncio.create_task(fetch(f.tier, f.record))
+    await asyncio.sleep(0.05)
+    await f.tier.close()
+    f.store.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+    f.restarted()
+    assert [name for name in f.found() if len(name) != 64] == []

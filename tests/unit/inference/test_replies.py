@@ -40,7 +40,7 @@ def test_whole_reply_of_one_completion() -> None:
     assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (5, 2)
     assert whole.usage.cached_prompt_tokens == 3
     assert (whole.digest, whole.request_id, whole.timings.adapter_load_s) == ("d", "id", 0.5)
-    assert whole.timings.adapter_tier == inference_pb2.TIER_DISK
+    assert whole.timings.adapter_tier == pb.TIER_DISK
     assert len(whole.completions) == 0
 
 

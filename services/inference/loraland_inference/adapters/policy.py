@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 # A use is worth half as much this much later.
 HALF_LIFE_S = 600.0
+# Whatever a clock says, nothing comes for free.
+MIN_LOAD_S = 0.001
 
 
 @dataclass(eq=False)
@@ -33,7 +35,7 @@ class Holding:
     def worth(self, now_s: float) -> float:
         """Return the seconds of loading that keeping a byte of it is likely to save."""
         use = decayed(self.use, now_s - self.used_at_s)
-        return use * self.load_s / max(1, self.size_bytes)
+        return use * max(MIN_LOAD_S, self.load_s) / max(1, self.size_bytes)
 
 
 def decayed(use: float, age_s: float) -> float:

@@ -77,4 +77,7 @@ def _guesses(
             if disk_bytes < 0:
                 return
         host_bytes -= record.size_bytes
-        yield Wish(adapter_id, "host" if host_bytes >= 0 else "disk", is_guess=True)
+        if host_bytes >= 0:
+            yield Wish(adapter_id, "host", is_guess=True)
+        elif tier == "absent":
+            yield Wish(adapter_id, "disk", is_guess=True)
