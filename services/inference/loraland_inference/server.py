@@ -268,8 +268,7 @@ class Server:
         await self._redis.aclose()
         await self._registry_redis.aclose()
         self._store.close()
-        # It may wait for a collector that does not answer.
-        await asyncio.to_thread(self._tracer.close)
+        self._tracer.close()
 
     def _heartbeat(self) -> Heartbeat:
         slots = self._coordinator.slots

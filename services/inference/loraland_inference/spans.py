@@ -1,5 +1,6 @@
 """Traces by OpenTelemetry, sent over OTLP. The only place that imports it; wants the extra ``traces``."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,7 +63,10 @@ class SpanTracer(tracing.Tracer):
         return _SpanTrace(self._tracer, span) if span.is_recording() else tracing.CallTrace()
 
     def close(self) -> None:
-        self._provider.shutdown()
+        # A collector that does not answer must not keep the process.
+        closing = threading.Thread(target=self._provider.shutdown, name="spans", daemon=True)
+        closing.start()
+        closing.join(EXPORT_TIMEOUT_S)
 
 
 class _SpanTrace(tracing.CallTrace):
