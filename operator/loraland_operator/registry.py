@@ -244,6 +244,7 @@ def _parse_residency(data: str | None) -> Residency | None:
 async def _translated() -> AsyncIterator[None]:
     try:
         yield
+        redis_connection.raise_if_cancelled()
     except redis_connection.FAILURES as error:
         detail = redis_connection.describe(error)
         raise Unavailable(f"the registry (Redis) does not answer: {detail}") from error

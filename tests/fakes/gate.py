@@ -2,15 +2,17 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 
 class Gate:
-    """Forwards connections to a port while open; holds every byte while closed."""
+    """Forwards connections to a port while open, each byte after a delay; holds all while closed."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, *, delay_s: float = 0.0) -> None:
         self._target_port = target_port
+        self._delay_s = delay_s
         self._is_open = threading.Event()
         self._is_open.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -49,6 +51,7 @@ class Gate:
         with suppress(OSError):
             while data := source.recv(65536):
                 self._is_open.wait()
+                time.sleep(self._delay_s)
                 sink.sendall(data)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

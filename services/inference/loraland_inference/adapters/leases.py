@@ -86,6 +86,7 @@ class Leases:
         while not is_done() and loop.time() < until_s:
             try:
                 token = await self.take(digest)
+                redis_connection.raise_if_cancelled()
             except redis_connection.FAILURES as error:
                 log.warning("no lease, downloading all the same: %s", _describe(error))
                 return None
@@ -98,7 +99,9 @@ class Leases:
         while True:
             await asyncio.sleep(self._ttl_ms / 3000)
             try:
-                if not await self.renew(digest, token):
+                is_ours = await self.renew(digest, token)
+                redis_connection.raise_if_cancelled()
+                if not is_ours:
                     log.warning("the lease on %s was lost; downloading on", digest[:12])
                     return
             except redis_connection.FAILURES as error:

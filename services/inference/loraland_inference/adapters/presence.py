@@ -47,6 +47,7 @@ class Presence:
             self._news.clear()
             try:
                 await self._beat()
+                redis_connection.raise_if_cancelled()
                 self._link.worked()
             except redis_connection.FAILURES as error:
                 # After an outage the residency may be gone as well. However long it lasts, the
@@ -72,8 +73,10 @@ class Presence:
         """Wait for the next beat, or for news; replicas that started together drift apart."""
         await asyncio.sleep(MIN_GAP_S)
         rest_s = self._every_s * random.uniform(0.9, 1.1) - MIN_GAP_S  # noqa: S311 (jitter)
+        # Not ``wait_for``: Python 3.11's loses a cancellation that comes together with the news.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), max(rest_s, 0.0))
+            async with asyncio.timeout(max(rest_s, 0.0)):
+                await self._news.wait()
 
     async def _beat(self) -> None:
         beat, residency = self._heartbeat(), self._residency()

@@ -54,6 +54,7 @@ class RegistryReader:
 
     async def run(self) -> None:
         while True:
+            redis_connection.raise_if_cancelled()
             try:
                 await self._follow()
                 self._link.worked()
@@ -76,6 +77,7 @@ class RegistryReader:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + REREAD_EVERY_S * random.uniform(0.8, 1.2)  # noqa: S311 (jitter)
         while loop.time() < until_s and await self._is_same_registry():
+            redis_connection.raise_if_cancelled()
             if not await self._read_changes():
                 return
             self._link.worked()

@@ -78,6 +78,7 @@ class Uses:
             try:
                 await self.flush()
                 self.ranking = await self.read_top(MAX_ADAPTERS)
+                redis_connection.raise_if_cancelled()
             except redis_connection.FAILURES as error:
                 log.info("use counts wait for redis: %s", redis_connection.describe(error))
             await asyncio.sleep(FLUSH_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 (jitter)

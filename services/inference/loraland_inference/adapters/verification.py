@@ -85,8 +85,10 @@ async def run(registry: Registry, store: Store, expected: Expectation) -> None:
                     work = _verify(registry, store, expected, executor, adapter_id, record)
                     running[key] = asyncio.create_task(work)
                     running[key].add_done_callback(functools.partial(_forget, running, key))
+            # Not ``wait_for``: Python 3.11's loses a cancellation that comes together with the change.
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), RETRY_S)
+                async with asyncio.timeout(RETRY_S):
+                    await changed.wait()
     finally:
         for task in running.values():
             task.cancel()
