@@ -56,14 +56,16 @@ class Housekeeping:
         self._store = store
         self._namespaces = namespaces
         self._clock = clock
+        # Asked before each removal; whoever may not write any more does not return from it.
+        self.before_write: Callable[[], None] = lambda: None
 
-    async def run(self, every_s: float) -> None:
+    async def run(self, every_s: float, *, is_dry: bool) -> None:
         """Sweep now and then until cancelled."""
         while True:
             # The jitter keeps a restarted operator from sweeping at the same moment again and again.
             await asyncio.sleep(every_s * random.uniform(0.5, 1.5))  # noqa: S311 (jitter)
             try:
-                await self.sweep(is_dry=False)
+                await self.sweep(is_dry=is_dry)
             except LoraLandError as error:
                 log.warning("the artifact store is not swept this time: %s", error)
 
@@ -84,6 +86,7 @@ class Housekeeping:
         for removal in removals:
             num_removed += await self._remove(removal)
         for upload in uploads:
+            self.before_write()
             await asyncio.to_thread(self._store.abort_upload, upload)
         return Report(tuple(removals), tuple(uploads), num_removed)
 
@@ -95,6 +98,7 @@ class Housekeeping:
         if removal not in sweep.plan(found, observed, self._clock()):
             log.info("sweep: %s has changed meanwhile and stays", removal.prefix)
             return False
+        self.before_write()
         await asyncio.to_thread(self._delete, removal.prefix)
         return True
 

@@ -5,8 +5,10 @@ import contextlib
 import logging
 import signal
 import sys
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import aiohttp
 import kopf
@@ -22,6 +24,7 @@ from loraland_operator.config import Config
 from loraland_operator.finetunejob import FineTuneJobs
 from loraland_operator.fleets import Fleets
 from loraland_operator.health import Check, serving
+from loraland_operator.housekeeping import Housekeeping
 from loraland_operator.importer import Importer
 from loraland_operator.leadership import Leadership
 from loraland_operator.mirror import Key, Mirror
@@ -125,11 +128,25 @@ async def _lead(
         )
         health["watch streams"] = lambda: resync.stalled
         endless = {"fleets": fleets.run(), "resync": resync.run(), "lease": leadership.hold()}
+        if settings.sweep != "off":
+            endless["sweep"] = _sweep(settings, doors, leadership)
         for name, work in endless.items():
             task = asyncio.create_task(work, name=name)
             stack.callback(task.cancel)
             background.append(task)
         await _watch(settings, mirror, queue, background, stop)
+
+
+def _sweep(settings: Config, doors: Doors, leadership: Leadership) -> Coroutine[Any, Any, None]:
+    """Return the endless work of keeping the artifact store clean."""
+    housekeeping = Housekeeping(
+        cluster=doors.cluster,
+        store=doors.store,
+        namespaces=settings.watch_namespaces,
+        clock=_now,
+    )
+    housekeeping.before_write = leadership.check
+    return housekeeping.run(settings.sweep_every_s, is_dry=settings.sweep == "report")
 
 
 async def _open_doors(
