@@ -22,6 +22,7 @@ import parity_base
 import parity_runs
 import tiny_models
 from loraland_engine.engine import Engine, EngineConfig
+from loraland_models import balancing
 from loraland_models.noise import hush
 from parity_reference import (
     FLOAT32_LIMIT,
@@ -66,6 +67,7 @@ class Subject:
     def __init__(
         self, name: str, precision: str, *, build: Any, tokenizer: Any, adapters: list[Path]
     ) -> None:
+        """``build`` returns the base model at a precision, the tokenizer is its own."""
         self.name = name
         self.precision = precision
         self.adapters = adapters
@@ -73,7 +75,12 @@ class Subject:
         self._tokenizer = tokenizer
         # Our own pass rounds adapters over int8; a model's own class leaves them as they are.
         is_fused = name in (*families.FUSED, parity_base.NAME)
-        self._reference = Reference(build, precision, rounds_adapters=is_fused)
+        self._reference = Reference(
+            build,
+            precision,
+            balance=lambda model: balancing.balance(model, balancing.samples(tokenizer)),
+            rounds_adapters=is_fused,
+        )
 
     def requests(self, prompts: list[list[int]]) -> list[Request]:
         owners = ["", *map(str, self.adapters)]
@@ -109,13 +116,14 @@ def compare(subject: Subject, prompts: list[list[int]]) -> Iterator[Line]:
     noise = max(e.noise for e in expected)
     found: list[tuple[str, float, float]] = []
     num_changed = 0
-    # Each run may round other values up: no two differ by more than rounding moves.
-    between = noise or FLOAT32_LIMIT_BETWEEN
+    # Each run may round other values up, and both are as far from float32 as rounding moves them.
+    between = FLOAT32_LIMIT_BETWEEN + NOISE_RATIO * noise
     for name, answers in parity_runs.compositions(subject.engine, requests):
         largest = max(map(parity_runs.difference, answers, mixed))
         found.append((f"mixed batch vs {name}", largest, between))
         num_changed += sum(
-            parity_runs.is_changed(a, m, tie=2 * noise) for a, m in zip(answers, mixed, strict=True)
+            parity_runs.is_changed(a, m, tie=2 * NOISE_RATIO * noise)
+            for a, m in zip(answers, mixed, strict=True)
         )
     tie = ", ties apart" if noise else ""
     found.append((f"answers of {NUM_TOKENS} tokens that these change{tie}", num_changed, 0))
@@ -141,7 +149,7 @@ def _to_reference(
     yield "no adapter vs base model", max(base), limit
     if is_int8:
         rounded = [gap(logits, e.rounded) for _, logits, e in triples if e.rounded is not None]
-        yield "all vs the same eight bits in plain torch", max(rounded), noise
+        yield "all vs the same eight bits in plain torch", max(rounded), limit
     num_other = sum(
         parity_runs.num_other_tokens(a, e.exact, tie=2 * NOISE_RATIO * noise)
         for a, e in zip(answers, expected, strict=True)

@@ -12,7 +12,8 @@ from typing import Any
 
 import bitsandbytes
 import torch
-from loraland_models import int8
+from loraland_models import balancing, int8
+from loraland_models.balancing import Factors
 from parity_runs import Answer
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
@@ -43,12 +44,21 @@ class Expected:
 
 
 class Reference:
-    """``build`` returns the base model at a precision; ``rounds_adapters`` over int8."""
+    """``build`` returns the base model at a precision, ``balance`` does what int8 begins with.
+
+    Over int8, ``rounds_adapters`` says whether A and B are rounded as well.
+    """
 
     def __init__(
-        self, build: Callable[[str], Any], precision: str, *, rounds_adapters: bool
+        self,
+        build: Callable[[str], Any],
+        precision: str,
+        *,
+        balance: Callable[[Any], dict[str, Factors]],
+        rounds_adapters: bool,
     ) -> None:
         self._build = build
+        self._balance = balance
         self._precision = precision
         self._rounds_adapters = rounds_adapters and precision == "int8"
 
@@ -59,20 +69,24 @@ class Reference:
         merged = self._follow(model.merge_and_unload() if adapter else model, prompts, found)
         rounded: list[Tensor | None] = [None] * len(prompts)
         if self._precision in ROUNDED:
-            model = with_adapter(self._rounded(), adapter)
-            if self._rounds_adapters:
-                round_adapter(model)
-            rounded = [*self._follow(model, prompts, found)]
+            rounded = [*self._follow(self._rounded(adapter), prompts, found)]
         return [Expected(*parts) for parts in zip(exact, merged, rounded, strict=True)]
 
     def _exact(self) -> Any:
         model = self._build("float32")
         return dequantized(model, self._build("nf4")) if self._precision == "nf4" else model
 
-    def _rounded(self) -> Any:
-        if self._precision == "int8":
-            return round_linears(self._build("float32"))
-        return self._build(self._precision)
+    def _rounded(self, adapter: str) -> Any:
+        if self._precision != "int8":
+            return with_adapter(self._build(self._precision), adapter)
+        base = self._build("float32")
+        factors = self._balance(base)
+        model = with_adapter(base, adapter)
+        if adapter:
+            balancing.adapt_wrapped(model, factors)
+        if self._rounds_adapters:
+            round_adapter(model)
+        return round_linears(model)
 
     def _follow(self, model: Any, prompts: list[list[int]], found: list[Answer]) -> list[Tensor]:
         logits = []
@@ -98,9 +112,9 @@ class RoundedLinear(nn.Linear):
 
 
 def round_linears(model: Any) -> Any:
-    """Put a ``RoundedLinear`` in the place of every linear, the head among them."""
+    """Put a ``RoundedLinear`` in the place of every linear of the base, the head among them."""
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and "lora_" not in name:
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, RoundedLinear(module))
     return model

@@ -7,7 +7,7 @@ from typing import Any
 import tiny_models
 import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
-from loraland_models import int8, weights
+from loraland_models import balancing, int8, weights
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
@@ -65,10 +65,15 @@ def build(family: str, precision: str = "float32") -> Any:
         if parameter.dim() == 1:
             parameter.data.add_(0.1 * torch.randn(parameter.shape))
     if precision == "int8":
-        int8.quantize_linears(model)
+        int8.quantize_linears(model, balance(model))
     if precision == "nf4":
         _quantize_nf4(model)
     return model.to(weights.TORCH_DTYPES[precision]) if precision in ("bf16", "fp16") else model
+
+
+def balance(model: Any) -> dict[str, balancing.Factors]:
+    """Do what loading does before it quantizes to int8."""
+    return balancing.balance(model, balancing.samples(tiny_models.ByteTokenizer()))
 
 
 def _quantize_nf4(model: Any) -> None:

@@ -8,10 +8,12 @@ Shapes: T packed tokens, D in, O out, K the sum of the packed adapters' ranks, R
 Sources: Hu et al. 2021, arXiv:2106.09685; batching after Punica, arXiv:2310.18547.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
+from loraland_models import balancing
+from loraland_models.balancing import Factors
 from loraland_models.int8 import Int8Linear
 from torch import Tensor, nn
 from torch.nn import functional
@@ -184,6 +186,26 @@ def find_linears(model: nn.Module) -> dict[str, nn.Module]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Int8Linear) and module is not head
     }
+
+
+def find_factors(model: nn.Module) -> dict[str, Factors]:
+    """Return what the inputs and outputs of the model's linears were divided by."""
+    return {
+        name: linear.factors
+        for name, linear in find_linears(model).items()
+        if isinstance(linear, Int8Linear) and linear.factors is not None
+    }
+
+
+def adapt(adapter: LoraAdapter, factors: Mapping[str, Factors]) -> LoraAdapter:
+    """Return the adapter for linears whose inputs and outputs were divided."""
+    weights = {
+        name: LoraWeights(*balancing.adapt(own.a_RD, own.b_RO, factors[name]))
+        if name in factors
+        else own
+        for name, own in adapter.weights.items()
+    }
+    return replace(adapter, weights=weights)
 
 
 def wrap_linears(model: nn.Module, slots: AdapterSlots) -> dict[str, LoraLinear]:

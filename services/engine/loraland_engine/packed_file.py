@@ -18,7 +18,7 @@ from torch import Tensor
 from loraland_engine.lora import LoraAdapter, LoraWeights
 
 # Changes with the layout; a file of another one is not read but written again.
-VERSION = 1
+VERSION = 2
 # So that no row of a weight begins within a cache line where its length allows it.
 ALIGN_BYTES = 64
 PAGE_BYTES = 4096

@@ -59,6 +59,7 @@ class Runner:
             page_tokens=paged_attention.PAGE_TOKENS if is_paged else 0,
         )
         model.eval()
+        self._factors = lora.find_factors(model)
         self._fused = llama.FusedLlama(model, slots=slots, kv=self.kv) if fuse else None
         self._attention_before: str = model.config._attn_implementation
         self._wrapped: dict[str, lora.LoraLinear] = {}
@@ -77,6 +78,7 @@ class Runner:
 
     def pack_adapter(self, adapter: lora.LoraAdapter) -> lora.LoraAdapter:
         """Return the adapter as this model's pass reads it; safe to call from another thread."""
+        adapter = lora.adapt(adapter, self._factors)
         if self._fused is None:
             return adapter
         return linear.pack_adapter(adapter, is_int8=self._fused.is_int8)

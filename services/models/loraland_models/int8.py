@@ -7,8 +7,12 @@ integers; what is lost is lost by rounding to eight bits.
 Shapes: T rows, D in, N out.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
+
+from loraland_models.balancing import Factors
 
 # Unsigned activations: the instructions that multiply bytes want one unsigned side (VNNI, AMX).
 ZERO_POINT = 128
@@ -47,8 +51,10 @@ class Int8Linear(nn.Module):
     scale_N: Tensor
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, factors: Factors | None = None) -> None:
         super().__init__()
+        # What its inputs and outputs were divided by, for adapters.
+        self.factors = factors
         self.in_features = linear.in_features
         self.out_features = linear.out_features
         weight, scale = quantize_weight(linear.weight.detach())
@@ -84,12 +90,14 @@ def quantize_rows(x_TD: Tensor) -> tuple[Tensor, Tensor]:
     return (x_TD.float() / scale_T1).round_().add_(ZERO_POINT).to(torch.uint8), scale_T1
 
 
-def quantize_linears(model: nn.Module) -> None:
+def quantize_linears(model: nn.Module, factors: Mapping[str, Factors]) -> None:
     """Put an ``Int8Linear`` in the place of every linear, the output head among them.
+
+    ``factors`` are those of ``balancing``, by name.
 
     An embedding that shares its weight with the head keeps it: looking rows up costs nothing.
     """
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear):
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, Int8Linear(module))
+            setattr(model.get_submodule(parent), child, Int8Linear(module, factors.get(name)))

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from loraland_models import int8
+from loraland_models import balancing, int8
 from loraland_models.sources import ResolvedModel
 
 TORCH_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -95,7 +95,8 @@ def load_model(
     if where == "cpu" and precision.quantization == "nf4":
         keep_compute_dtype(loaded)
     if precision.quantization == "int8":
-        int8.quantize_linears(loaded)
+        factors = balancing.balance(loaded, balancing.samples(load_tokenizer(model)))
+        int8.quantize_linears(loaded, factors)
     if where == "cpu":
         _leave_file(loaded)
     return loaded.eval()

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from loraland_core.errors import InvalidInput
 from loraland_core.resources.finetunejob import LoraSpec
-from loraland_models import int8, weights
+from loraland_models import balancing, int8, weights
 from loraland_models.sources import ResolvedModel
 from loraland_models.weights import Precision
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -36,7 +36,9 @@ def load_served(base_model: ResolvedModel, serving: Precision, directory: Path) 
     plain = Precision(dtype=serving.dtype, quantization="none")
     weights.check_precision(base_model.name, serving)
     base = weights.load_model(base_model, plain)
+    factors = balancing.balance(base, balancing.samples(weights.load_tokenizer(base_model)))
     tuned = PeftModel.from_pretrained(base, directory, is_trainable=False).eval()
+    balancing.adapt_wrapped(tuned, factors)
     for name, module in list(tuned.named_modules()):
         if isinstance(module, torch.nn.Linear) and "lora_" not in name:
             parent, _, child = name.rpartition(".")
