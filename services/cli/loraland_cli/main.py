@@ -140,6 +140,20 @@ def generate(  # noqa: PLR0917 (typer passes them by name)
 
 @app.command()
 @answering
+def sweep(
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove it; without this it is only shown.")
+    ] = False,
+    state: State = None,
+) -> None:
+    """Show what the artifact store holds and nobody needs any more."""
+    from loraland_cli import sweep as sweeping  # noqa: PLC0415
+
+    sweeping.run(state, remove=remove)
+
+
+@app.command()
+@answering
 def compare(
     job: Annotated[str, typer.Argument(help="A finished FineTuneJob with inline held-out rows.")],
     adapter: Annotated[

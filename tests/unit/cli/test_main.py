@@ -11,7 +11,7 @@ from loraland_cli.demo.progress import describe
 from loraland_cli.main import app
 from typer.testing import CliRunner
 
-COMMANDS = ["up", "down", "status", "logs", "generate", "compare", "demo"]
+COMMANDS = ["up", "down", "status", "logs", "generate", "sweep", "compare", "demo"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
