@@ -66,7 +66,10 @@ def build_instances(fleet: Fleet, id_: str) -> list[Instance]:
         resident = residency.adapters.get(id_)
         if resident:
             found[residency.replica] = Instance(
-                replica=residency.replica, tier=resident.tier, digest=resident.digest
+                replica=residency.replica,
+                tier=resident.tier,
+                digest=resident.digest,
+                error=resident.error[:MAX_TEXT_LENGTH] if resident.error else None,
             )
     for beat in fleet.beats:
         rejection = beat.rejected.get(id_)

@@ -19,6 +19,8 @@ HEARTBEAT_TTL_S = 8
 LEASE_TTL_S = 20
 CHANGES_MAX_LENGTH = 10_000
 MAX_REJECTED = 100
+MAX_FAILING = 100
+MAX_ERROR_LENGTH = 300
 
 
 def adapters(base_model: str) -> str:
@@ -123,10 +125,12 @@ class Heartbeat(_Record):
 class ResidentAdapter(Model):
     digest: str
     tier: str
+    # Why it is no nearer, where the last attempt to bring it failed.
+    error: str | None = None
 
 
 class Residency(_Record):
-    """Which adapters a replica holds nearer than S3, by adapter id."""
+    """Which adapters a replica holds nearer than S3, or fails to bring, by adapter id."""
 
     replica: str
     adapters: dict[str, ResidentAdapter] = {}

@@ -14,13 +14,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2
 from loraland_core import redis_connection
 from loraland_core.errors import InvalidInput, Unavailable
-from loraland_core.keys import Heartbeat, Residency, ResidentAdapter
+from loraland_core.keys import Heartbeat, Residency
 from loraland_core.rpc import admin_pb2_grpc, inference_pb2_grpc
 from loraland_core.store import Store
 
 from loraland_inference import config as configuration
 from loraland_inference import gauges, listening
-from loraland_inference.adapters import residents, tiers, verification
+from loraland_inference.adapters import residency, residents, tiers, verification
 from loraland_inference.adapters.link import Link
 from loraland_inference.adapters.presence import Presence
 from loraland_inference.adapters.registry import Registry
@@ -287,9 +287,9 @@ class Server:
         )
 
     def _residency(self) -> Residency:
-        held = {
-            adapter_id: ResidentAdapter(digest=record.digest, tier=tier)
-            for adapter_id, record in self._registry.records.items()
-            if (tier := self._coordinator.tier(record.digest)) != "absent"
-        }
+        held = residency.build(
+            self._registry.records,
+            tier_of=self._coordinator.tier,
+            failures=self._tiers.places.failures(),
+        )
         return Residency(replica=self._config.replica, adapters=held)

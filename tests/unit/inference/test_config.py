@@ -37,6 +37,8 @@ def test_config_has_defaults_for_all_but_what_must_be_set(environ: dict[str, str
     assert read.kv_memory_bytes == 0
     assert (read.address, read.replica) == ("127.9.9.9:8500", "replica-7")
     assert read.entry.limits.max_rank == 16
+    assert (read.disk_bytes, read.host_bytes, read.slot_bytes) == (16 * 2**30, 2**30, 0)
+    assert read.packed_dir == read.adapter_dir / "packed"
 
 
 @pytest.mark.parametrize(
