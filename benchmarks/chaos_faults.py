@@ -31,10 +31,13 @@ class Faults:
         }
 
     def run(self, seconds: float) -> None:
-        """Cause one fault after another for so long; every sort comes before any comes again."""
+        """Cause one fault after another for so long, and each sort once at least.
+
+        Every sort comes before any comes again.
+        """
         until_s = time.monotonic() + seconds
         bag: list[str] = []
-        while time.monotonic() < until_s:
+        while time.monotonic() < until_s or len(self.counts) < len(self._all):
             if not bag:
                 bag = self._random.sample(sorted(self._all), len(self._all))
             name = bag.pop()
