@@ -111,7 +111,12 @@ class Housekeeping:
         return [found for prefix in prefixes for found in self._store.find_objects(prefix)]
 
     def _find_uploads(self, observed: Observed) -> list[UnfinishedUpload]:
-        found = [upload for root in ROOTS for upload in self._store.find_uploads(root)]
+        try:
+            found = [upload for root in ROOTS for upload in self._store.find_uploads(root)]
+        except LoraLandError as error:
+            # Not every store lists them, and not every key may; the rest is swept all the same.
+            log.warning("sweep: uploads in parts cannot be listed: %s", error)
+            return []
         now = self._clock()
         return [u for u in found if sweep.is_abandoned(u, observed, now)]
 

@@ -41,6 +41,8 @@ def test_missing_setting_is_named(name: str) -> None:
     [
         {"LORALAND_METRICS_PORT": "many"},
         {"LORALAND_NUM_WORKERS": "0"},
+        {"LORALAND_SWEEP": "perhaps"},
+        {"LORALAND_SWEEP_EVERY_S": "5"},
         {"LORALAND_LOG_FORMAT": "xml"},
     ],
     ids=str,
