@@ -22,7 +22,7 @@ import psutil
 import redis
 import yaml
 from loopback import free_port, running_server
-from loraland_core import artifacts, keys
+from loraland_core import artifacts, keys, redis_acl
 from loraland_core.catalogue import BaseModelEntry
 from loraland_core.prompts import PROMPT_FILE, PromptTemplate
 from loraland_core.store import Store, StoreConfig
@@ -86,6 +86,7 @@ def running(
         token, port = secrets.token_hex(), free_port()
         environment = _environment(model, folder, store_config, token) | {
             "LORALAND_REDIS_URL": _redis_url(redis_port, redisserver.REPLICA_USER, passwords),
+            "LORALAND_REDIS_REGISTRY_USER": redis_acl.REGISTRY,
             "LORALAND_PORT": str(port),
             "LORALAND_METRICS_PORT": str(free_port()),
             "LORALAND_NUM_SLOTS": str(num_slots),
