@@ -10,6 +10,7 @@ from loraland_core import artifacts, names
 from loraland_core.errors import ArtifactInvalid, InvalidInput, NotFound, Unavailable
 from loraland_core.resources import Adapter
 from loraland_core.store import Store
+from pydantic import ValidationError
 
 from loraland_operator import cluster as kubernetes
 from loraland_operator import manifests, report
@@ -187,9 +188,16 @@ class Adapters:
             return ()
         named: set[str] = set()
         for obj in await self.cluster.list(kubernetes.ADAPTERS, adapter.metadata.namespace):
-            other = Adapter.model_validate(obj)
+            if obj["metadata"]["uid"] == adapter.metadata.uid:
+                continue
+            try:
+                other = Adapter.model_validate(obj)
+            except ValidationError:
+                # Written by another release: whatever it may name stays, and nothing else waits.
+                named |= {prefix for prefix in prefixes if deletion.mentions(obj, prefix)}
+                continue
             goes_too = other.metadata.deletion_timestamp and other.spec.deletion_policy == "Delete"
-            if other.metadata.uid != adapter.metadata.uid and not goes_too:
+            if not goes_too:
                 named |= deletion.named_prefixes(other)
         return tuple(prefix for prefix in prefixes if prefix not in named)
 

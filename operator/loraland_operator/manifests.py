@@ -69,8 +69,7 @@ def build_job(job: FineTuneJob, entry: BaseModelEntry, *, image: str, log_format
         "podFailurePolicy": failure_policy(),
         "template": trainer_pod.build(job, entry, image=image, log_format=log_format),
     }
-    if spec.active_deadline_seconds is not None:
-        job_spec["activeDeadlineSeconds"] = spec.active_deadline_seconds
+    # The deadline is the other manager's alone, so that it can be taken away again.
     if spec.queue_name:
         metadata["labels"][names.LABEL_QUEUE] = spec.queue_name
     else:

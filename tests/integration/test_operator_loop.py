@@ -269,3 +269,21 @@ def test_spec_is_immutable(world: World) -> None:
     """The API server refuses what would change a run under way."""
     with pytest.raises(Answer, match="immutable"):
         world.api.patch(path_of(JOBS, "tickets"), {"spec": {"method": "LoRA"}})
+
+
+def test_deadline_is_set_changed_and_taken_away(world: World) -> None:
+    """What the spec says of the deadline is what the Job has, at any time."""
+    world.create(build_job_object("due", activeDeadlineSeconds=900))
+    path = path_of("jobs", "due")
+
+    def deadline() -> int | None:
+        job = world.api.find(path)
+        return job["spec"].get("activeDeadlineSeconds") if job else None
+
+    wait_for(lambda: deadline() == 900, "the deadline")
+    world.api.patch(path_of(JOBS, "due"), {"spec": {"activeDeadlineSeconds": 60}})
+    wait_for(lambda: deadline() == 60, "the other deadline")
+    world.api.patch(path_of(JOBS, "due"), {"spec": {"activeDeadlineSeconds": None}})
+    wait_for(lambda: deadline() is None, "no deadline")
+
+    assert world.api.call("GET", path)["spec"]["suspend"] is False

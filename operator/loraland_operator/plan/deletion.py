@@ -1,6 +1,8 @@
 """How an Adapter goes: first out of the registry, then its files, last the finalizer. Pure."""
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from loraland_core import imports, names
 from loraland_core.names import AdapterCondition, Phase, Reason
@@ -32,6 +34,11 @@ def named_prefixes(adapter: Adapter) -> set[str]:
     artifact = importing.artifact_of(adapter)
     digests = {artifact.digest if artifact else None, adapter.status.digest}
     return {manifests.artifact_prefix(adapter, digest) for digest in digests if digest}
+
+
+def mentions(obj: Mapping[str, Any], prefix: str) -> bool:
+    """Whether an Adapter that cannot be read may refer to the prefix: it has its digest in it."""
+    return prefix.rstrip("/").rpartition("/")[2] in json.dumps(obj)
 
 
 def plan(adapter: Adapter, observed: "Observed", draft: Draft[AdapterStatus]) -> AdapterPlan:

@@ -16,6 +16,8 @@ from loraland_operator.plan.steps import Note
 
 JobDraft = Draft[FineTuneJobStatus]
 
+DEADLINE = "activeDeadlineSeconds"
+
 
 def describe(
     draft: JobDraft,
@@ -96,6 +98,8 @@ def lifecycle_differs(job: FineTuneJob, child: Mapping[str, Any]) -> bool:
     """Return whether suspension or deadline of the Job are not what the spec asks for."""
     wanted = manifests.build_job_lifecycle(job)["spec"]
     spec = child.get("spec", {})
+    if DEADLINE in spec and DEADLINE not in wanted:
+        return True
     return any((spec.get(key) or False) != (value or False) for key, value in wanted.items())
 
 

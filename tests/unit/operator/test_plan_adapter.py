@@ -8,6 +8,7 @@ import pytest
 from loraland_core import names
 from loraland_core.resources import Adapter
 from loraland_operator.plan import adapter as planning
+from loraland_operator.plan import deletion
 from loraland_operator.plan.adapter import Observed, Verification, plan
 from loraland_operator.plan.fleet import Fleet
 from loraland_operator.plan.steps import AdapterPlan
@@ -288,3 +289,11 @@ def test_registry_written_again_keeps_revisions() -> None:
 
     assert planning.keep_revision(registered, record).revision == 100
     assert planning.keep_revision(changed, record).revision == 0
+
+
+def test_unreadable_adapter_keeps_what_it_may_name() -> None:
+    """One that another release wrote holds the files of its digest, and nobody else's."""
+    strange = {"spec": {"source": {"somethingNew": {"digest": DIGEST}}}}
+
+    assert deletion.mentions(strange, f"adapters/default/tickets/{DIGEST}/")
+    assert not deletion.mentions(strange, f"adapters/default/tickets/{'e' * 64}/")

@@ -374,6 +374,12 @@ def test_progress_is_shown() -> None:
             {"activeDeadlineSeconds": 60, "suspend": False},
             id="deadline",
         ),
+        pytest.param(
+            {},
+            {"suspend": False, "activeDeadlineSeconds": 60},
+            {"suspend": False},
+            id="deadline-taken-away",
+        ),
         pytest.param({}, {"suspend": False}, None, id="nothing-to-change"),
         pytest.param({"queueName": "team"}, {"suspend": True}, None, id="kueue-decides"),
     ],
