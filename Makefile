@@ -58,6 +58,7 @@ check: setup  ## Format, lint, types, import directions
 gen: setup  ## Generate gRPC stubs and CRDs from their sources
 	@$(BIN)/python -m loraland_core.rpc.generate
 	@$(BIN)/python -m loraland_core.crds helm/loraland/files/crds
+	@$(BIN)/python -m loraland_core.redis_acl helm/loraland/files/redis-acl/users.acl
 
 bench: setup  ## The table of docs/performance.md; PEERS=folder runs others beside it, ARGS=… more options
 	@$(BIN)/python benchmarks/serving.py --suite --engine --grpc $(if $(JSON),--json $(JSON)) \

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import ipaddress
+import queue
 import ssl
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from loraland_core import redis_acl
 from waiting import wait_for
 
 SERVICE = "land"
+USERS = Path(__file__).parents[2] / "helm/loraland/files/redis-acl/users.acl"
 PASSWORDS = {user: f"password-of-{user}" for user in redis_acl.RULES}
 
 
@@ -120,8 +122,13 @@ def _places(ports: list[int]) -> str:
 
 def write_users(folder: Path) -> Path:
     """Write the users that the chart ships, with passwords."""
+    text = USERS.read_text()
+    for user, password in PASSWORDS.items():
+        text = text.replace(
+            f"user {user} on >{redis_acl.PLACEHOLDER} ", f"user {user} on >{password} "
+        )
     path = folder / "users.acl"
-    path.write_text(redis_acl.build_file(PASSWORDS))
+    path.write_text(text)
     return path
 
 
@@ -182,35 +189,26 @@ def tls_proxy(target_port: int, files: TlsFiles) -> Iterator[int]:
     context.load_cert_chain(files.cert, files.key)
     context.verify_mode = ssl.CERT_REQUIRED
     port = servers.free_port()
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-    started = threading.Event()
+    started: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]]
+    started = queue.SimpleQueue()
 
     async def serve() -> None:
+        stop = asyncio.Event()
         server = await asyncio.start_server(
             lambda r, w: _forward(r, w, target_port), "127.0.0.1", port, ssl=context
         )
-        started.set()
+        started.put((asyncio.get_running_loop(), stop))
         async with server:
             await stop.wait()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
-    assert started.wait(30)
+    loop, stop = started.get(timeout=30)
     try:
         yield port
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(timeout=30)
-        loop.run_until_complete(_cancel_all())
-        loop.close()
-
-
-async def _cancel_all() -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _forward(

@@ -92,8 +92,9 @@ def test_redis_lets_the_operator_publish_and_replicas_read(redis_port: int) -> N
     with connect(redis_port, "replica", "r") as replica:
         replica.set("ll:v1:{m}:beat:one", "alive", ex=8)
         replica.zadd("ll:v1:{m}:replicas", {"one": 1})
-        changes = replica.xread({"ll:v1:{m}:changes": "0"})
-        record = replica.hget("ll:v1:{m}:adapters", "default/a")
+    with connect(redis_port, "registry", "r") as registry:
+        changes = registry.xread({"ll:v1:{m}:changes": "0"})
+        record = registry.hmget("ll:v1:{m}:adapters", "default/a")[0]
 
     assert (record, len(changes)) == ("record", 1)
 
@@ -108,9 +109,12 @@ def test_redis_lets_the_operator_publish_and_replicas_read(redis_port: int) -> N
         pytest.param(("CONFIG", "GET", "*"), id="configuration"),
     ],
 )
-def test_redis_refuses_what_replicas_may_not(redis_port: int, command: tuple[str, ...]) -> None:
-    """A replica cannot change the registry or the server."""
-    with connect(redis_port, "replica", "r") as replica, pytest.raises(redis.ResponseError):
+@pytest.mark.parametrize("user", ["replica", "registry"])
+def test_redis_refuses_what_replicas_may_not(
+    redis_port: int, user: str, command: tuple[str, ...]
+) -> None:
+    """A replica cannot change the registry or the server, whichever of its users it takes."""
+    with connect(redis_port, user, "r") as replica, pytest.raises(redis.ResponseError):
         replica.execute_command(*command)
 
 

@@ -31,11 +31,6 @@ RULES: Mapping[str, str] = {
     REGISTRY: f"{_REGISTRY_KEYS} -@all {_CONNECT} +get +hmget +hscan +xread +xrevrange",
 }
 
-_HEADER = f"""\
-# Users of LoRA Land in Redis, for `aclfile` (Redis 6.2 or later). Generated; see docs/operations.md.
-# Replace each >{PLACEHOLDER} by >password, or by # and the password's SHA-256 in hex.
-"""
-
 
 def build_file(passwords: Mapping[str, str]) -> str:
     """Return the lines of an ACL file; nobody gets in without a name."""
@@ -44,8 +39,11 @@ def build_file(passwords: Mapping[str, str]) -> str:
 
 
 def build_template() -> str:
-    """Return the file that the chart ships: everything but the passwords."""
-    return _HEADER + build_file(dict.fromkeys(RULES, PLACEHOLDER))
+    """Return the file that the chart ships: everything but the passwords.
+
+    Redis takes no comments in such a file; docs/operations.md explains it.
+    """
+    return build_file(dict.fromkeys(RULES, PLACEHOLDER))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import yaml
-from loraland_core import crds, names
+from loraland_core import crds, names, redis_acl
 
 SYSTEM_NAMESPACE = "loraland-system"
 USER_NAMESPACE = "default"
@@ -195,6 +195,7 @@ def _inference(settings: Settings) -> Object:
         "image": f"loraland/inference:{settings.version}",
         "env": [
             *_common_env(settings, redis_key="replica-url"),
+            {"name": "LORALAND_REDIS_REGISTRY_USER", "value": redis_acl.REGISTRY},
             {"name": "LORALAND_BASE_MODEL", "value": settings.base_model},
             {"name": "LORALAND_NUM_SLOTS", "value": str(settings.num_slots)},
             {"name": "LORALAND_PORT", "value": str(settings.grpc_port)},

@@ -5,27 +5,20 @@ Builds the command and the access list; starts nothing.
 
 from pathlib import Path
 
+from loraland_core import redis_acl
 from loraland_core.errors import Unavailable
 
-OPERATOR_USER = "operator"
-REPLICA_USER = "replica"
-# What writes hashes and streams, so that only the operator changes the registry. Redis 6.2 grants
-# keys for reading and writing alike: SET stays allowed, because replicas write their beats with it.
-_REGISTRY_WRITES = (
-    *("hset", "hsetnx", "hmset", "hdel", "hincrby", "hincrbyfloat"),
-    *("xadd", "xdel", "xtrim", "xsetid", "xgroup"),
-    *("rename", "renamenx", "copy", "move"),
-)
+OPERATOR_USER, REPLICA_USER = redis_acl.OPERATOR, redis_acl.REPLICA
 
 
 def build_access_list(*, operator_password: str, replica_password: str) -> str:
-    """Return the ACL file: no default user, an operator that may all, replicas that read most."""
-    denied = " ".join(f"-{command}" for command in _REGISTRY_WRITES)
-    return (
-        "user default off\n"
-        f"user {OPERATOR_USER} on >{operator_password} ~* &* +@all\n"
-        f"user {REPLICA_USER} on >{replica_password} ~ll:v1:* &* +@all -@admin -@dangerous"
-        f" +info +role +client|setname {denied}\n"
+    """Return the ACL file: the users of a cluster. A replica's two users share its password."""
+    return redis_acl.build_file(
+        {
+            redis_acl.OPERATOR: operator_password,
+            redis_acl.REPLICA: replica_password,
+            redis_acl.REGISTRY: replica_password,
+        }
     )
 
 

@@ -1,5 +1,6 @@
 """How Redis is described in the environment."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,3 +127,10 @@ def test_nothing_that_is_printed_has_a_password() -> None:
 
     assert "secret" not in f"{found} {found!r}"
     assert str(read("redis+sentinel://a:1,b/land")) == "redis+sentinel a:1,b:26379 land"
+
+
+def test_every_setting_is_documented() -> None:
+    """The page for whoever runs it knows each variable."""
+    page = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+
+    assert [name for name in redis_settings.SETTINGS if f"`{name}`" not in page] == []
