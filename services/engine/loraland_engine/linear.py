@@ -29,14 +29,22 @@ class Projection:
         self.bias_N = _join_biases(parts, sizes)
         self.table_SP4 = np.zeros((num_slots, len(parts), 4), dtype=np.int64)
         self.is_int8 = isinstance(parts[0], Int8Linear)
-        self._weight = _join(parts, "weight")
-        self._product = Int8Product(self._weight, _join(parts, "scale_N")) if self.is_int8 else None
+        self.weight_ND = _join(parts, "weight")
+        self.scale_N = _join(parts, "scale_N").float() if self.is_int8 else None
+        self._product = (
+            Int8Product(self.weight_ND, self.scale_N) if self.scale_N is not None else None
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The joined outs, and what is in."""
+        return self.weight_ND.shape[0], self.num_in
 
     def multiply(self, x_TD: Tensor, rows_TD: Tensor) -> Tensor:
         """Return float32 [T, N] of the float rows or, over int8, of the quantized ones, unscaled."""
         if self._product is not None:
             return self._product.multiply(rows_TD)
-        return functional.linear(x_TD.to(self._weight.dtype), self._weight).float()
+        return functional.linear(x_TD.to(self.weight_ND.dtype), self.weight_ND).float()
 
     def set_adapter(self, slot: int, adapter: LoraAdapter | None) -> None:
         """Note where a slot's weights lie; the adapter must stay alive while the slot is used."""

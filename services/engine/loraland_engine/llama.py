@@ -7,7 +7,6 @@ model's modules stay in place, with their weights joined in memory.
 Shapes: T packed tokens, D hidden, N joined outs, L context tokens, E head size, S slots.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from loraland_models.int8 import Int8Linear
 from torch import Tensor, nn
 
-from loraland_engine import float_blocks, native, prompt_attention, row_kernels
+from loraland_engine import decoder, float_blocks, native, prompt_attention, row_kernels
 from loraland_engine.kv_memory import KvMemory
 from loraland_engine.linear import JOINABLE, Projection
 from loraland_engine.lora import AdapterSlots, LoraAdapter
@@ -58,34 +57,6 @@ def _is_joinable(linear: nn.Module) -> bool:
     return type(linear) is nn.Linear and linear.weight.dtype in JOINABLE
 
 
-@dataclass(frozen=True)
-class _Layer:
-    qkv: Projection
-    out: Projection
-    gate: Projection
-    down: Projection
-    keys_SGLE: np.ndarray
-    values_SGLE: np.ndarray
-    # Norms of queries and keys (Qwen 3), or empty.
-    norms_2E: np.ndarray
-    norm_before_mlp_D: np.ndarray
-    # The next layer's first norm, or the model's last.
-    norm_after_D: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Step:
-    """Where each packed row belongs; decoding rows first."""
-
-    position_T: np.ndarray
-    kv_slot_T: np.ndarray
-    tile_I2: np.ndarray
-    slot_I: np.ndarray
-    num_decoding: int
-    # Where the rows of prompts are answered (``prompt_attention``).
-    strip_I4: np.ndarray
-
-
 class _Rows:
     """One linear's input for T rows, as floats and, over int8, as bytes with a scale each."""
 
@@ -120,8 +91,21 @@ class FusedLlama:
         after = [layer.input_layernorm for layer in body.layers[1:]] + [body.norm]
         self._layers = [self._build_layer(model, i, norm) for i, norm in enumerate(after)]
         self._head = Projection(model, ("lm_head",), num_slots=0)
+        self.decoder = (
+            self._build_decoder() if decoder.is_supported(self._layers, self._head) else None
+        )
 
-    def _build_layer(self, model: nn.Module, index: int, norm_after: nn.Module) -> _Layer:
+    def _build_decoder(self) -> decoder.Decoder:
+        return decoder.Decoder(
+            self._layers,
+            self._head,
+            first_norm_D=self._first_norm_D,
+            epsilon=self._epsilon,
+            rope=(self._cos_LE, self._sin_LE, self._scaling),
+            kv_rows=self._kv.rows,
+        )
+
+    def _build_layer(self, model: nn.Module, index: int, norm_after: nn.Module) -> decoder.Layer:
         name = f"model.layers.{index}"
         layer: Any = model.get_submodule(name)
         attention_norms = [
@@ -136,7 +120,7 @@ class FusedLlama:
             )
             for part, names in _PARTS.items()
         }
-        return _Layer(
+        return decoder.Layer(
             **parts,
             keys_SGLE=self._kv.keys[index].numpy(),
             values_SGLE=self._kv.values[index].numpy(),
@@ -152,6 +136,9 @@ class FusedLlama:
         step = _pack(chunks, group_size=self._group_size)
         token_ids = [t for c in chunks for t in c.sequence.token_ids[c.start : c.end]]
         residual = self._embedding(torch.tensor(token_ids)).float()
+        if self.decoder is not None and not len(step.strip_I4):
+            logits = self.decoder.run(self._threads, step, residual)
+            return logits if len(wanted) == len(token_ids) else logits[wanted]
         first = self._layers[0]
         hidden = self._rows(residual, residual.shape[1])
         attended = self._rows(residual, first.out.num_in)
@@ -180,7 +167,7 @@ class FusedLlama:
         return _Rows(residual.shape[0], width, is_int8=self.is_int8)
 
     def _attend(
-        self, layer: _Layer, index: int, step: _Step, hidden: _Rows, attended: _Rows
+        self, layer: decoder.Layer, index: int, step: decoder.Step, hidden: _Rows, attended: _Rows
     ) -> None:
         y = layer.qkv.multiply(hidden.x, hidden.rows)
         row_kernels.finish_qkv(
@@ -202,7 +189,7 @@ class FusedLlama:
         self,
         projection: Projection,
         norm_D: np.ndarray,
-        step: _Step,
+        step: decoder.Step,
         *,
         given: _Rows,
         residual: Tensor,
@@ -216,7 +203,7 @@ class FusedLlama:
         )  # fmt: skip
 
     def _finished(
-        self, projection: Projection, y: Tensor, given: _Rows, step: _Step
+        self, projection: Projection, y: Tensor, given: _Rows, step: decoder.Step
     ) -> tuple[Any, ...]:
         x, _, scale = given.arrays
         return (
@@ -245,7 +232,7 @@ def _array(tensor: Tensor) -> np.ndarray:
     return array
 
 
-def _pack(chunks: list[Chunk], *, group_size: int) -> _Step:
+def _pack(chunks: list[Chunk], *, group_size: int) -> decoder.Step:
     positions: list[int] = []
     kv_slots: list[int] = []
     tiles: list[tuple[int, int, int]] = []
@@ -259,7 +246,7 @@ def _pack(chunks: list[Chunk], *, group_size: int) -> _Step:
         if chunk.num_tokens > 1:
             pieces.append((first, chunk.start, chunk.num_tokens, slot))
     table = np.array(tiles, dtype=np.int64)
-    return _Step(
+    return decoder.Step(
         position_T=np.array(positions, dtype=np.int64),
         kv_slot_T=np.array(kv_slots, dtype=np.int64),
         tile_I2=np.ascontiguousarray(table[:, :2]),

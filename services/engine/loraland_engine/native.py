@@ -97,12 +97,17 @@ def _borrow(context: Any, builder: Any, kinds: Any, values: Any) -> list[Any]:
     place wait for each other. The caller keeps the arrays alive.
     """
     return [
-        _without_owner(context, builder, kind, value) if isinstance(kind, types.Array) else value
+        _without_owner(context, builder, kind, value)
         for kind, value in zip(kinds, values, strict=True)
     ]
 
 
 def _without_owner(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    if isinstance(kind, types.BaseTuple):
+        parts = _borrow(context, builder, list(kind), cgutils.unpack_tuple(builder, value))
+        return context.make_tuple(builder, kind, parts)
+    if not isinstance(kind, types.Array):
+        return value
     array = context.make_array(kind)(context, builder, value=value)
     array.meminfo = cgutils.get_null_value(array.meminfo.type)
     return array._getvalue()
@@ -156,6 +161,17 @@ def _pointer_like(_context: Any, _address: Any, like: Any) -> Any:
     return types.CPointer(like.dtype)(types.int64, like), generate
 
 
+def _cycles(_context: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        name = "llvm.readcyclecounter"
+        found = builder.module.globals.get(name)
+        return builder.call(
+            found or ir.Function(builder.module, ir.FunctionType(_WORD, []), name), []
+        )
+
+    return types.int64(), generate
+
+
 # Within compiled code: work for all threads of torch's pool.
 spread = extending.intrinsic(_spread)
 # Within compiled code: the float32 that an int32's bits mean.
@@ -164,3 +180,5 @@ float_from_bits = extending.intrinsic(_float_from_bits)
 pointer_like = extending.intrinsic(_pointer_like)
 # Within compiled code: the bits of a float32 as an int32.
 bits_of_float = extending.intrinsic(_bits_of_float)
+# Within compiled code: the processor's clock, whose rate is its own.
+cycles = extending.intrinsic(_cycles)

@@ -71,6 +71,19 @@ def dot_four(a, x, first, out, r):
 
 
 @compiled
+def dot_keys(query, keys_LE, first, scores):
+    """Multiply four keys with one query."""
+    k0, k1, k2, k3 = keys_LE[first], keys_LE[first + 1], keys_LE[first + 2], keys_LE[first + 3]
+    t0 = t1 = t2 = t3 = np.float32(0.0)
+    for e in range(query.shape[0]):
+        t0 += k0[e] * query[e]
+        t1 += k1[e] * query[e]
+        t2 += k2[e] * query[e]
+        t3 += k3[e] * query[e]
+    scores[first], scores[first + 1], scores[first + 2], scores[first + 3] = t0, t1, t2, t3
+
+
+@compiled
 def expand(y, b, h):
     """Add h [R] times B [R, O] to y [O], four ranks at a time."""
     rank, num_out = b.shape
@@ -158,11 +171,14 @@ def normalize(x, weight, epsilon, out):
 
 @compiled
 def rotate(x, cos, sin):
+    """Turn each of the first half's numbers with its partner; both halves turn by the same angles."""
     half = x.shape[0] // 2
+    # Views of their own, and few of them: the loop is vectorized only if all are known to be apart.
+    low, high = x[:half], x[half:]
     for e in range(half):
-        low, high = x[e], x[e + half]
-        x[e] = low * cos[e] - high * sin[e]
-        x[e + half] = high * cos[e + half] + low * sin[e + half]
+        left, right = low[e], high[e]
+        low[e] = left * cos[e] - right * sin[e]
+        high[e] = right * cos[e] + left * sin[e]
 
 
 @compiled
@@ -209,8 +225,12 @@ def _finish_qkv(
             for g in range(num_kv):
                 key = (num_heads + g) * head_size
                 value = key + num_kv * head_size
-                keys_SGLE[kv_slot_T[t], g, position] = y_TN[t, key : key + head_size]
-                values_SGLE[kv_slot_T[t], g, position] = y_TN[t, value : value + head_size]
+                to_key = keys_SGLE[kv_slot_T[t], g, position]
+                to_value = values_SGLE[kv_slot_T[t], g, position]
+                # Assigning a slice would first ask whether the two overlap.
+                for e in range(head_size):
+                    to_key[e] = y_TN[t, key + e]
+                    to_value[e] = y_TN[t, value + e]
 
 
 @compiled
@@ -331,8 +351,13 @@ def attend_rows(
 def attend_head(query, keys_LE, values_LE, scaling, scores, out):
     length = scores.shape[0]
     largest = np.float32(-np.inf)
+    whole = length - length % 4
+    for n in range(0, whole, 4):
+        dot_keys(query, keys_LE, n, scores)
+    for n in range(whole, length):
+        scores[n] = dot(keys_LE[n], query)
     for n in range(length):
-        scores[n] = dot(keys_LE[n], query) * scaling
+        scores[n] *= scaling
         largest = max(largest, scores[n])
     total = np.float32(0.0)
     for n in range(length):

@@ -1,0 +1,300 @@
+"""A whole step of decoding rows in one compiled call: every layer, and the output head. CPU only.
+
+What ``llama`` does product by product, for steps in which each row is a sequence of its own and the
+linears are int8. The threads meet once a phase, nine phases a layer, and share its items out while
+they do them (``turns``).
+
+Shapes: T rows, I tiles, D in, N outs, P parts, S adapter slots, Y layers, L context tokens, E head
+size, G key/value heads, K kinds of phases.
+"""
+
+# Numba reads these functions, not mypy: their arguments are NumPy arrays and plain numbers.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, no-any-return"
+
+import numpy as np
+
+from loraland_engine import byte_blocks, row_kernels, turns
+from loraland_engine.native import compiled, cycles, spread
+
+KINDS = (
+    "norm", "multiply_qkv", "finish_qkv", "attend", "multiply_out", "finish_out", "multiply_gate",
+    "finish_gate", "multiply_down", "finish_down", "multiply_head",
+)  # fmt: skip
+PHASES_A_LAYER = 9
+# Enough for one thread to take more than another, few enough for taking to cost little.
+_ITEMS_A_THREAD = 4
+_OUTS = byte_blocks.OUTS
+
+
+@compiled
+def multiply_rows(rows_TD, block, sums):
+    """Write the sums of 16 outputs for up to 16 rows."""
+    width = rows_TD.shape[1]
+    first = 0
+    while first < rows_TD.shape[0]:
+        left = rows_TD.shape[0] - first
+        row = rows_TD.ctypes.data + first * width
+        to = sums.ctypes.data + first * _OUTS * 4
+        if left >= 16:
+            byte_blocks.multiply_16(row, width, block, width, to)
+            first += 16
+        elif left >= 8:
+            byte_blocks.multiply_8(row, width, block, width, to)
+            first += 8
+        elif left >= 4:
+            byte_blocks.multiply_4(row, width, block, width, to)
+            first += 4
+        elif left >= 2:
+            byte_blocks.multiply_2(row, width, block, width, to)
+            first += 2
+        else:
+            byte_blocks.multiply_1(row, width, block, width, to)
+            first += 1
+
+
+@compiled
+def finish_sums(sums, scale_T, shift_N, scale_N, bias_N, first, y_TN):
+    """Write 16 outputs from ``first`` on as floats: both scales, and the bias."""
+    if first + _OUTS <= y_TN.shape[1]:
+        # With a number known when this is compiled, each row is one instruction of each kind.
+        for t in range(y_TN.shape[0]):
+            for n in range(_OUTS):
+                exact = np.float32(sums[t, n] - shift_N[first + n])
+                y_TN[t, first + n] = exact * scale_N[first + n] * scale_T[t]
+    else:
+        for t in range(y_TN.shape[0]):
+            for n in range(y_TN.shape[1] - first):
+                exact = np.float32(sums[t, n] - shift_N[first + n])
+                y_TN[t, first + n] = exact * scale_N[first + n] * scale_T[t]
+    if bias_N.shape[0]:
+        for t in range(y_TN.shape[0]):
+            for n in range(first, min(first + _OUTS, y_TN.shape[1])):
+                y_TN[t, n] += bias_N[n]
+
+
+@compiled
+def multiply(counters, phase, num_threads, given, address, shift_N, scale_N, bias_N, y_TN):
+    """Multiply all rows with one projection's weights."""
+    _, rows_TD, scale_T = given
+    block_bytes = _OUTS * rows_TD.shape[1]
+    num_blocks = (y_TN.shape[1] + _OUTS - 1) // _OUTS
+    num_shares = num_threads * _ITEMS_A_THREAD
+    share = (num_blocks + num_shares - 1) // num_shares
+    num_items = (num_blocks + share - 1) // share
+    sums = np.empty((rows_TD.shape[0], _OUTS), dtype=np.int32)
+    item = turns.take(counters, phase)
+    while item < num_items:
+        for block in range(item * share, min(num_blocks, (item + 1) * share)):
+            multiply_rows(rows_TD, address + block * block_bytes, sums)
+            finish_sums(sums, scale_T, shift_N, scale_N, bias_N, block * _OUTS, y_TN)
+        turns.done(counters, phase)
+        item = turns.take(counters, phase)
+    turns.wait(counters, phase, num_items)
+
+
+@compiled
+def normalize(counters, phase, residual_TD, weight_D, epsilon, hidden):
+    x_TD, rows_TD, scale_T = hidden
+    num_items = residual_TD.shape[0]
+    item = turns.take(counters, phase)
+    while item < num_items:
+        row_kernels._norm_rows(
+            item, item + 1, residual_TD, weight_D, epsilon, x_TD, rows_TD, scale_T, True
+        )
+        turns.done(counters, phase)
+        item = turns.take(counters, phase)
+    turns.wait(counters, phase, num_items)
+
+
+@compiled
+def finish_qkv(
+    counters, phase, y_TN, given, table_SP4, start_P, batch, norms_2E, epsilon, cos_LE, sin_LE,
+    keys_SGLE, values_SGLE,
+):  # fmt: skip
+    one_T, none_N, tile_I2, slot_I, position_T, kv_slot_T, like = batch
+    num_items = tile_I2.shape[0]
+    item = turns.take(counters, phase)
+    while item < num_items:
+        row_kernels._finish_qkv(
+            item, item + 1,
+            y_TN, given[0], one_T, none_N, tile_I2, slot_I, table_SP4, start_P, like, norms_2E,
+            epsilon, cos_LE, sin_LE, position_T, kv_slot_T, keys_SGLE, values_SGLE,
+        )  # fmt: skip
+        turns.done(counters, phase)
+        item = turns.take(counters, phase)
+    turns.wait(counters, phase, num_items)
+
+
+@compiled
+def attend(
+    counters, phase, num_threads, heads, y_TN, batch, keys_SGLE, values_SGLE, scaling, attended
+):
+    """Answer each row head by head; who answers a row's last head quantizes it.
+
+    ``heads`` counts the heads of each row, one line a row.
+    """
+    out_TD, rows_TD, scale_T = attended
+    _, _, _, _, position_T, kv_slot_T, _ = batch
+    num_kv, head_size = keys_SGLE.shape[1], keys_SGLE.shape[3]
+    group = out_TD.shape[1] // head_size // num_kv
+    num_rows = y_TN.shape[0]
+    # Few rows are shared out by heads, many as they are.
+    parts = num_kv if num_rows < num_threads * _ITEMS_A_THREAD else 1
+    num_items = num_rows * parts
+    scores = np.empty(position_T.max() + 1, dtype=np.float32)
+    item = turns.take(counters, phase)
+    while item < num_items:
+        t, part = item // parts, item % parts
+        for g in range(part * num_kv // parts, (part + 1) * num_kv // parts):
+            keys, values = keys_SGLE[kv_slot_T[t], g], values_SGLE[kv_slot_T[t], g]
+            for head in range(g * group, (g + 1) * group):
+                columns = slice(head * head_size, (head + 1) * head_size)
+                row_kernels.attend_head(
+                    y_TN[t, columns], keys, values, scaling, scores[: position_T[t] + 1],
+                    out_TD[t, columns],
+                )  # fmt: skip
+        if turns.done(heads, t) == parts - 1:
+            row_kernels.quantize(out_TD[t], rows_TD, scale_T, t)
+        turns.done(counters, phase)
+        item = turns.take(counters, phase)
+    turns.wait(counters, phase, num_items)
+
+
+@compiled
+def finish_residual(
+    counters, phase, y_TN, given, table_SP4, start_P, batch, residual_TN, norm_N, epsilon, hidden
+):
+    one_T, none_N, tile_I2, slot_I, _, _, like = batch
+    out_TN, rows_TN, scale_T = hidden
+    num_items = tile_I2.shape[0]
+    item = turns.take(counters, phase)
+    while item < num_items:
+        row_kernels._finish_residual(
+            item, item + 1,
+            y_TN, given[0], one_T, none_N, tile_I2, slot_I, table_SP4, start_P, like,
+            residual_TN, norm_N, epsilon, out_TN, rows_TN, scale_T, True,
+        )  # fmt: skip
+        turns.done(counters, phase)
+        item = turns.take(counters, phase)
+    turns.wait(counters, phase, num_items)
+
+
+@compiled
+def finish_gate(counters, phase, y_TN, given, table_SP4, start_P, batch, gated):
+    one_T, none_N, tile_I2, slot_I, _, _, like = batch
+    out_TD, rows_TD, scale_T = gated
+    num_items = tile_I2.shape[0]
+    item = turns.take(counters, phase)
+    while item < num_items:
+        row_kernels._finish_gate(
+            item, item + 1,
+            y_TN, given[0], one_T, none_N, tile_I2, slot_I, table_SP4, start_P, like, out_TD,
+            rows_TD, scale_T, True,
+        )  # fmt: skip
+        turns.done(counters, phase)
+        item = turns.take(counters, phase)
+    turns.wait(counters, phase, num_items)
+
+
+@compiled
+def note(spent_K, kind, thread, before):
+    """Add what the first thread has spent since ``before``; return the time."""
+    now = cycles()
+    if thread == 0:
+        spent_K[kind] += now - before
+    return now
+
+
+@compiled
+def _decode(
+    thread, _, num_threads, counters, heads, projections, head, norms, rope, kv_Y2SGLE, batch, rows,
+    outs, spent_K,
+):  # fmt: skip
+    qkv, out, gate, down = projections
+    first_D, before_mlp_YD, after_YD, attention_Y2E, epsilon = norms
+    cos_LE, sin_LE, scaling = rope
+    residual_TD, hidden, attended, gated = rows
+    qkv_TN, sum_TN, gate_TN, logits_TV = outs
+    none_N = batch[1]
+    at = cycles()
+    normalize(counters, 0, residual_TD, first_D, epsilon, hidden)
+    at = note(spent_K, 0, thread, at)
+    phase = 1
+    for y in range(qkv[0].shape[0]):
+        keys, values = kv_Y2SGLE[y, 0], kv_Y2SGLE[y, 1]
+        multiply(
+            counters, phase, num_threads, hidden, qkv[0][y], qkv[1][y], qkv[2][y], qkv[3][y], qkv_TN
+        )
+        at = note(spent_K, 1, thread, at)
+        finish_qkv(
+            counters, phase + 1, qkv_TN, hidden, qkv[4][y], qkv[5], batch, attention_Y2E[y],
+            epsilon, cos_LE, sin_LE, keys, values,
+        )  # fmt: skip
+        at = note(spent_K, 2, thread, at)
+        attend(
+            counters, phase + 2, num_threads, heads[y], qkv_TN, batch, keys, values, scaling, attended,
+        )  # fmt: skip
+        at = note(spent_K, 3, thread, at)
+        multiply(
+            counters,
+            phase + 3,
+            num_threads,
+            attended,
+            out[0][y],
+            out[1][y],
+            out[2][y],
+            out[3][y],
+            sum_TN,
+        )
+        at = note(spent_K, 4, thread, at)
+        finish_residual(
+            counters, phase + 4, sum_TN, attended, out[4][y], out[5], batch, residual_TD,
+            before_mlp_YD[y], epsilon, hidden,
+        )  # fmt: skip
+        at = note(spent_K, 5, thread, at)
+        multiply(
+            counters,
+            phase + 5,
+            num_threads,
+            hidden,
+            gate[0][y],
+            gate[1][y],
+            gate[2][y],
+            gate[3][y],
+            gate_TN,
+        )
+        at = note(spent_K, 6, thread, at)
+        finish_gate(counters, phase + 6, gate_TN, hidden, gate[4][y], gate[5], batch, gated)
+        at = note(spent_K, 7, thread, at)
+        multiply(
+            counters,
+            phase + 7,
+            num_threads,
+            gated,
+            down[0][y],
+            down[1][y],
+            down[2][y],
+            down[3][y],
+            sum_TN,
+        )
+        at = note(spent_K, 8, thread, at)
+        finish_residual(
+            counters, phase + 8, sum_TN, gated, down[4][y], down[5], batch, residual_TD,
+            after_YD[y], epsilon, hidden,
+        )  # fmt: skip
+        at = note(spent_K, 9, thread, at)
+        phase += PHASES_A_LAYER
+    multiply(counters, phase, num_threads, hidden, head[0], head[1], head[2], none_N, logits_TV)
+    note(spent_K, 10, thread, at)
+
+
+@compiled
+def decode(
+    threads, counters, heads, projections, head, norms, rope, kv_Y2SGLE, batch, rows, outs, spent_K
+):
+    """Take the rows from their embeddings in ``rows`` to the logits in ``outs``."""
+    share = (
+        threads[2], counters, heads, projections, head, norms, rope, kv_Y2SGLE, batch, rows, outs, spent_K,
+    )  # fmt: skip
+    # Whoever comes takes turns; a thread's "share" is no more than its number.
+    spread(threads, threads[2], _decode, share)

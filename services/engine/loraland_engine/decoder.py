@@ -1,0 +1,183 @@
+"""What a step of decoding rows needs, kept between steps: packed weights, buffers. CPU; no I/O.
+
+``llama`` hands over to it when a step has no prompt in it and the linears are int8; ``decode_step``
+is the computation.
+
+Shapes: T rows, D in, N outs, V vocabulary, Y layers, S adapter slots, P parts.
+"""
+
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from loraland_models.int8 import ZERO_POINT
+from torch import Tensor
+
+from loraland_engine import byte_blocks, decode_step, turns
+from loraland_engine.linear import Projection
+from loraland_engine.native import Threads
+
+Arrays = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The linears, norms and KV memory of one layer."""
+
+    qkv: Projection
+    out: Projection
+    gate: Projection
+    down: Projection
+    keys_SGLE: np.ndarray
+    values_SGLE: np.ndarray
+    # Norms of queries and keys (Qwen 3), or empty.
+    norms_2E: np.ndarray
+    norm_before_mlp_D: np.ndarray
+    # The next layer's first norm, or the model's last.
+    norm_after_D: np.ndarray
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where each packed row belongs; decoding rows first."""
+
+    position_T: np.ndarray
+    kv_slot_T: np.ndarray
+    tile_I2: np.ndarray
+    slot_I: np.ndarray
+    num_decoding: int
+    # Where the rows of prompts are answered (``prompt_attention``).
+    strip_I4: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    """What lies between two phases, for a number of rows."""
+
+    counters: np.ndarray
+    heads: np.ndarray
+    rows: Arrays
+    outs: tuple[np.ndarray, np.ndarray, np.ndarray]
+    one_T: np.ndarray
+
+
+def is_supported(layers: Items[Layer], head: Projection) -> bool:
+    """Whether every product can be one of packed bytes on this machine."""
+    return all(
+        p.is_int8 and byte_blocks.is_supported(p.num_in) for p in (*_projections(layers), head)
+    )
+
+
+class Decoder:
+    """Runs steps in which every row is another sequence's next token."""
+
+    def __init__(
+        self,
+        layers: Items[Layer],
+        head: Projection,
+        *,
+        first_norm_D: np.ndarray,
+        epsilon: np.float32,
+        rope: tuple[np.ndarray, np.ndarray, np.float32],
+        kv_rows: Tensor,
+    ) -> None:
+        memory = byte_blocks.huge_memory(
+            sum(byte_blocks.packed_bytes(*p.shape) for p in (*_projections(layers), head))
+        )
+        # The kernel knows addresses only; this is what keeps them good.
+        self._weights = memory
+        self._projections: list[Arrays] = []
+        for name in ("qkv", "out", "gate", "down"):
+            packed, memory = _pack([getattr(layer, name) for layer in layers], memory)
+            self._projections.append(packed)
+        (address_Y, shift_YN, scale_YN, *_), memory = _pack([head], memory)
+        self._head = (address_Y[0], shift_YN[0], scale_YN[0])
+        self._norms = (
+            first_norm_D,
+            np.stack([layer.norm_before_mlp_D for layer in layers]),
+            np.stack([layer.norm_after_D for layer in layers]),
+            np.stack([layer.norms_2E for layer in layers]),
+            epsilon,
+        )
+        self._rope = rope
+        self._kv_Y2SGLE = kv_rows.numpy()
+        self._sizes = (layers[0].qkv.shape, layers[0].out.shape, layers[0].gate.shape)
+        self._vocabulary_size = head.shape[0]
+        self._num_layers = len(layers)
+        self._like = np.empty(0, dtype=np.int8)
+        self._none_N = np.empty(0, dtype=np.float32)
+        self._buffers = self._build_buffers(1)
+        self._num_rows = 1
+        # Processor cycles by kind of phase, since the start.
+        self.spent_K = np.zeros(len(decode_step.KINDS), dtype=np.int64)
+
+    def run(self, threads: Threads, step: Step, residual_TD: Tensor) -> Tensor:
+        """Return every row's logits; the rows come as their embeddings, and are used up."""
+        num_rows = residual_TD.shape[0]
+        if num_rows != self._num_rows:
+            self._buffers, self._num_rows = self._build_buffers(num_rows), num_rows
+        buffers = self._buffers
+        buffers.counters.fill(0)
+        buffers.heads.fill(0)
+        logits = torch.empty(num_rows, self._vocabulary_size)
+        batch = (
+            buffers.one_T, self._none_N, step.tile_I2, step.slot_I, step.position_T,
+            step.kv_slot_T, self._like,
+        )  # fmt: skip
+        decode_step.decode(
+            threads, buffers.counters, buffers.heads, tuple(self._projections), self._head,
+            self._norms, self._rope, self._kv_Y2SGLE, batch, (residual_TD.numpy(), *buffers.rows),
+            (*buffers.outs, logits.numpy()), self.spent_K,
+        )  # fmt: skip
+        return logits
+
+    def _build_buffers(self, num_rows: int) -> _Buffers:
+        (num_qkv, hidden), (_, attended), (num_gate, _) = self._sizes
+        sizes = (num_qkv, hidden, num_gate)
+        return _Buffers(
+            turns.counters(self._num_layers * decode_step.PHASES_A_LAYER + 2),
+            np.stack([turns.counters(num_rows) for _ in range(self._num_layers)]),
+            tuple(_rows(num_rows, width) for width in (hidden, attended, num_gate // 2)),
+            tuple(np.empty((num_rows, size), dtype=np.float32) for size in sizes),  # type: ignore[arg-type]
+            np.ones(num_rows, dtype=np.float32),
+        )
+
+
+def _projections(layers: Items[Layer]) -> list[Projection]:
+    return [p for layer in layers for p in (layer.qkv, layer.out, layer.gate, layer.down)]
+
+
+def _rows(num_rows: int, width: int) -> Arrays:
+    return (
+        np.empty((num_rows, width), dtype=np.float32),
+        np.empty((num_rows, width), dtype=np.uint8),
+        np.empty(num_rows, dtype=np.float32),
+    )
+
+
+def _pack(projections: list[Projection], memory: np.ndarray) -> tuple[Arrays, np.ndarray]:
+    """Return one projection of every layer as the kernel reads it, and what is left of the memory."""
+    addresses, shifts, scales = [], [], []
+    for projection in projections:
+        assert projection.scale_N is not None
+        packed = byte_blocks.pack(projection.weight_ND, memory)
+        memory = memory[packed.size :]
+        addresses.append(packed.ctypes.data)
+        # What the rows' zero point adds to each sum.
+        shifts.append(projection.weight_ND.sum(dim=1, dtype=torch.int32).numpy() * ZERO_POINT)
+        scales.append(projection.scale_N.numpy())
+    table_YSP4 = np.stack([projection.table_SP4 for projection in projections])
+    for projection, table_SP4 in zip(projections, table_YSP4, strict=True):
+        # From now on an adapter is noted for both ways through the model.
+        projection.table_SP4 = table_SP4
+    arrays = (
+        np.array(addresses, dtype=np.int64),
+        np.stack(shifts),
+        np.stack(scales),
+        np.stack([projection.bias_N for projection in projections]),
+        table_YSP4,
+        projections[0].start_P,
+    )
+    return arrays, memory
