@@ -104,6 +104,7 @@ def _build_engine(job: Job, loaded: Any, *, prefix_cache: bool) -> Engine:
         num_slots=num_slots,
         prefix_cache=prefix_cache,
         max_rank=job.model.entry.limits.max_rank,
+        keeps_model=False,
     )
     return Engine(loaded, weights.load_tokenizer(job.model), config)
 

@@ -47,6 +47,8 @@ class EngineConfig:
     max_rank: int = 64
     # Our own forward pass where there is one for the model; False runs the model's own class.
     fused: bool = True
+    # Whether the model can run by itself later; False frees what only that would read.
+    keeps_model: bool = True
 
 
 class Engine:
@@ -95,6 +97,8 @@ class Engine:
         self.eos_token_ids = _eos_token_ids(model, tokenizer)
         self._answers = Answers(tokenizer, self.eos_token_ids, clock)
         self._warm_up()
+        if not self.config.keeps_model:
+            self._runner.own_model()
 
     @property
     def context_tokens(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loraland_engine import attention, linear, llama, lora, memory, paged_attention
+from loraland_engine import attention, linear, llama, lora, memory, paged_attention, surplus
 from loraland_engine.kv_memory import KvMemory
 from loraland_engine.scheduler import Chunk
 
@@ -82,6 +82,11 @@ class Runner:
         if self._fused is None:
             return adapter
         return linear.pack_adapter(adapter, is_int8=self._fused.is_int8)
+
+    def own_model(self) -> None:
+        """Free what of the model only its own class would read."""
+        if self._fused is not None:
+            surplus.give_up_weights(self.model)
 
     def close(self) -> None:
         if self._fused is not None:

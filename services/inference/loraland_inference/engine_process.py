@@ -212,6 +212,7 @@ def build_engine(settings: dict[str, Any]) -> tuple[Engine, Message]:
             prefix_cache=settings["prefix_cache"],
             limits=Limits(max_waiting=settings["max_queue"], max_waiting_kv=MAX_WAITING_KV),
             max_rank=entry.limits.max_rank,
+            keeps_model=False,
         ),
     )
     return engine, {
