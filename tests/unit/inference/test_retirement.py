@@ -18,9 +18,17 @@ class FakeCoordinator:
     def __init__(self) -> None:
         self.registry = Registry()
         self.named: set[str] | None = None
+        self.in_use: set[str] = set()
+        self.forgotten: list[str] = []
 
     def retire(self, named: set[str]) -> None:
         self.named = named
+
+    async def forget(self, digest: str) -> bool:
+        if digest in self.in_use:
+            return False
+        self.forgotten.append(digest)
+        return True
 
 
 class World:
@@ -44,9 +52,9 @@ class World:
         with self.state.admitted("ns/a"):
             await asyncio.Event().wait()
 
-    def look(self, now_s: float) -> None:
+    async def look(self, now_s: float = 0.0) -> None:
         self.now_s = now_s
-        self.retirement.look()
+        await self.retirement.look()
 
 
 def build_record(digest: str, revision: int) -> AdapterRecord:
@@ -62,10 +70,10 @@ async def test_request_on_a_deleted_adapter_has_the_grace_period() -> None:
     request = asyncio.create_task(world.use())
     await asyncio.sleep(0)
     world.coordinator.registry.apply("ns/a", None, 2)
-    world.look(0.0)
-    world.look(GRACE_S - 0.1)
+    await world.look(0.0)
+    await world.look(GRACE_S - 0.1)
     during = (world.state.num_requests, world.coordinator.named)
-    world.look(GRACE_S)
+    await world.look(GRACE_S)
     with pytest.raises(NotFound, match="disabled or deleted"):
         await request
 
@@ -79,7 +87,7 @@ async def test_request_on_an_earlier_digest_runs_to_its_end() -> None:
     await asyncio.sleep(0)
     world.coordinator.registry.apply("ns/a", build_record("new", 2), 2)
     for now_s in (0.0, GRACE_S * 10):
-        world.look(now_s)
+        await world.look(now_s)
     await asyncio.sleep(0)
     is_running = not request.done()
     request.cancel()
@@ -93,11 +101,11 @@ async def test_grace_begins_anew_when_the_adapter_was_back() -> None:
     request = asyncio.create_task(world.use())
     await asyncio.sleep(0)
     world.coordinator.registry.apply("ns/a", None, 2)
-    world.look(0.0)
+    await world.look(0.0)
     world.coordinator.registry.apply("ns/a", build_record("old", 3), 3)
-    world.look(4.0)
+    await world.look(4.0)
     world.coordinator.registry.apply("ns/a", None, 4)
-    world.look(6.0)
+    await world.look(6.0)
     await asyncio.sleep(0)
     is_running = not request.done()
     request.cancel()
@@ -105,10 +113,43 @@ async def test_grace_begins_anew_when_the_adapter_was_back() -> None:
     assert is_running
 
 
-def test_nothing_is_let_go_while_the_registry_is_unknown() -> None:
+async def test_nothing_is_let_go_while_the_registry_is_unknown() -> None:
     """A Redis that lost its content takes no adapter away."""
     world = World()
     world.coordinator.registry.forget_completeness()
-    world.look(100.0)
+    await world.look(100.0)
 
     assert world.coordinator.named is None
+
+
+async def test_files_of_a_deleted_adapter_go_once_nobody_uses_them() -> None:
+    """From every tier, when the last request has ended; those of an earlier digest stay near."""
+    world = World()
+    registry = world.coordinator.registry
+    await world.look()
+    registry.apply("ns/a", build_record("new", 2), 2)
+    await world.look()
+    world.coordinator.in_use = {"new"}
+    registry.apply("ns/a", None, 3)
+    await world.look()
+    during = list(world.coordinator.forgotten)
+    world.coordinator.in_use = set()
+    await world.look()
+    await world.look()
+
+    assert (during, world.coordinator.forgotten) == ([], ["new"])
+
+
+async def test_files_of_an_adapter_that_is_enabled_again_stay() -> None:
+    """It came back before anybody let go of it, under whatever name."""
+    world = World()
+    registry = world.coordinator.registry
+    await world.look()
+    world.coordinator.in_use = {"old"}
+    registry.apply("ns/a", None, 2)
+    await world.look()
+    registry.apply("ns/b", build_record("old", 3), 3)
+    world.coordinator.in_use = set()
+    await world.look()
+
+    assert world.coordinator.forgotten == []

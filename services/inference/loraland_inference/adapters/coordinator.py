@@ -151,6 +151,12 @@ class Coordinator:
             else:
                 slot.is_draining = True
 
+    async def forget(self, digest: str) -> bool:
+        """Take an artifact out of every tier of this node; False while it is still in use."""
+        if digest in self._loads or self.slots.find(digest) is not None:
+            return False
+        return self._host.discard(digest) and await self._disk.discard(digest)
+
     def lose_slots(self) -> None:
         """Start over: the engine that held the adapters is gone."""
         for slot in self.slots.clear():

@@ -117,6 +117,17 @@ class DiskTier:
         async with self.held(record):
             pass
 
+    async def discard(self, digest: str) -> bool:
+        """Remove an artifact that nobody shall have any more; False while somebody uses it."""
+        holding = self._ledger.find(digest)
+        if digest in self._fetches or (holding is not None and holding.references):
+            return False
+        if holding is not None:
+            self._lose(digest)
+        if await self._read(self._folders.remove, digest):
+            self._observer.evicted("disk")
+        return True
+
     async def close(self) -> None:
         self._is_closed = True
         for task in list(self._fetches.values()):
@@ -169,7 +180,9 @@ class DiskTier:
                 self._keep(local, self._estimate_s(local.size_bytes))
                 return local
             self._places.admit(digest)
-            self._places.move(digest, Event.FETCH)
+            # What is nearer already may be brought to the disk again without leaving its state.
+            if self._places.state(digest) is State.ABSENT:
+                self._places.move(digest, Event.FETCH)
             local, duration_s = await self._bring(record)
         except Exception as error:
             failure = _translated(error, self._root)
@@ -180,7 +193,8 @@ class DiskTier:
         except asyncio.CancelledError:
             self._fail(digest, Unavailable("this replica ends"))
             raise
-        self._places.move(digest, Event.FETCHED)
+        if self._places.state(digest) is State.FETCHING:
+            self._places.move(digest, Event.FETCHED)
         self._keep(local, duration_s)
         self._observer.moved("disk", duration_s)
         log.info("fetched %s (%d bytes)", record.uri, local.size_bytes)
@@ -192,8 +206,7 @@ class DiskTier:
             self._observer.fetch_failed(getattr(error, "reason", type(error).__name__))
 
     def _keep(self, local: LocalAdapter, load_s: float) -> None:
-        holding = self._ledger.find(local.digest)
-        if holding is None:
+        if self._ledger.find(local.digest) is None:
             self._ledger.add(
                 local.digest, size_bytes=local.size_bytes, load_s=load_s, now_s=self._clock()
             )
@@ -240,8 +253,14 @@ class DiskTier:
             self._lose(holding.digest)
         for holding in victims:
             # At the end of the process the files stay for the next one.
-            if not self._is_closed and await self._read(self._folders.remove, holding.digest):
-                self._observer.evicted("disk")
+            if self._is_closed:
+                return
+            try:
+                if await self._read(self._folders.remove, holding.digest):
+                    self._observer.evicted("disk")
+            except OSError as error:
+                # Whoever let go of another one is not to blame.
+                log.warning("%s stays in %s: %s", holding.digest[:12], self._root, error)
 
     def _note(self, found: "dict[str, Any]") -> None:
         """Take into account what the process before left, and what neighbours brought or removed."""

@@ -141,6 +141,14 @@ class HostTier:
                 self._places.move(digest, Event.DISK_EVICTED)
             self._observer.evicted("host")
 
+    def discard(self, digest: str) -> bool:
+        """Forget an artifact that nobody shall have any more; False while somebody uses it."""
+        holding = self._ledger.find(digest)
+        if digest in self._packing or (holding is not None and holding.references):
+            return False
+        self.drop(digest)
+        return True
+
     async def close(self) -> None:
         tasks = [packing.task for packing in self._packing.values()]
         for task in tasks:

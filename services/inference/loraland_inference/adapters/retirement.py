@@ -1,8 +1,9 @@
 """Lets go of what the registry no longer names: an earlier digest, a disabled or deleted adapter.
 
 An artifact without a name gives up its slot as soon as no request uses it. A request on an earlier
-digest of an adapter that is still there runs to its end; one on an adapter that is gone has the
-grace period. While the registry is unknown nothing is let go: its silence says nothing.
+digest of an adapter that is still there runs to its end, and its files stay near for a while: it may
+come back. A request on an adapter that is gone has the grace period, and its files go from memory and
+disk as well. While the registry is unknown nothing is let go: its silence says nothing.
 """
 
 import asyncio
@@ -37,21 +38,40 @@ class Retirement:
         self._clock = clock
         # Since when adapters that requests still use have been gone.
         self._gone_since_s: dict[str, float] = {}
+        # By adapter id, as last looked at; and the artifacts of those that are gone.
+        self._digests: dict[str, str] = {}
+        self._unwanted: set[str] = set()
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            self.look()
+            await self.look()
             await asyncio.sleep(CHECK_EVERY_S)
 
-    def look(self) -> None:
+    async def look(self) -> None:
         """Retire what has no name, and end what had its grace."""
         registry = self._coordinator.registry
         if not registry.is_known:
             return
         records = registry.records
-        self._coordinator.retire({record.digest for record in records.values()})
-        gone = self._state.adapters_in_use - set(records)
+        named = {record.digest for record in records.values()}
+        self._coordinator.retire(named)
+        self._end_requests(set(records))
+        before, self._digests = self._digests, {i: r.digest for i, r in records.items()}
+        self._unwanted |= {before[i] for i in set(before) - set(records)}
+        self._unwanted -= named
+        for digest in sorted(self._unwanted):
+            await self._forget(digest)
+
+    async def _forget(self, digest: str) -> None:
+        try:
+            if await self._coordinator.forget(digest):
+                self._unwanted.discard(digest)
+        except OSError as error:
+            log.warning("%s stays on disk for now: %s", digest[:12], error)
+
+    def _end_requests(self, known: set[str]) -> None:
+        gone = self._state.adapters_in_use - known
         now_s = self._clock()
         self._gone_since_s = {a: self._gone_since_s.get(a, now_s) for a in gone}
         for adapter_id, since_s in self._gone_since_s.items():
