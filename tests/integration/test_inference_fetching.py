@@ -1,5 +1,6 @@
 """The disk tier before a real S3 that misbehaves: what arrives is right, or does not arrive."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -9,16 +10,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import redis.asyncio
+import servers
 from faulty_proxy import Fault, FaultyProxy, random_faults
-from loraland_core import artifacts, transfers
+from loraland_core import artifacts, keys, transfers
 from loraland_core import store as stores
 from loraland_core.artifacts import File, Manifest
 from loraland_core.errors import ArtifactInvalid, LoraLandError, Unavailable
 from loraland_core.keys import AdapterRecord
 from loraland_core.prompts import PromptTemplate
 from loraland_core.store import Store
-from loraland_inference.adapters.disk import DiskTier
+from loraland_inference.adapters.disk import DiskTier, Turns
 from loraland_inference.adapters.fetching import Fetcher
+from loraland_inference.adapters.leases import Leases
 from loraland_inference.adapters.observer import Observer
 from loraland_inference.adapters.states import Places, State
 
@@ -54,17 +58,22 @@ class World:
         config = store.config.model_copy(update={"endpoint_url": proxy.url})
         self.slow_store = Store(config)
         self.places = Places(lambda: self.now_s, jitter=lambda _, high: high)
-        self.tier = DiskTier(
+        self.tier = self.build_tier(lambda _: OwnTurn(), self.places)
+
+    def build_tier(self, turns: Callable[[str], Turns], places: Places | None = None) -> DiskTier:
+        """Return another replica's tier on the same disk."""
+        tier = DiskTier(
             Fetcher(self.slow_store, max_bytes=2**30),
-            root,
+            self.root,
             budget_bytes=2**30,
             concurrent_fetches=2,
-            turns=lambda _: OwnTurn(),
-            places=self.places,
+            turns=turns,
+            places=places or Places(lambda: self.now_s),
             observer=Observer(),
             clock=lambda: self.now_s,
         )
-        self.tier.prepare()
+        tier.prepare()
+        return tier
 
     def _publish(self, store: Store) -> AdapterRecord:
         for name, data in self.files.items():
@@ -219,3 +228,59 @@ async def test_random_faults_never_let_anything_wrong_through(world: World, seed
 
     assert world.left() == [world.record.digest]
     assert attempts <= 7
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    opened = redis.asyncio.Redis.from_url(redis_url, protocol=2)
+    yield opened
+    await opened.aclose()
+
+
+async def test_replicas_that_share_a_disk_download_once(
+    world: World, client: redis.asyncio.Redis
+) -> None:
+    """Three ask at once; one downloads, the others find it; no lease is left."""
+    disks: list[str] = []
+
+    def turns(disk: str) -> Leases:
+        disks.append(disk)
+        return Leases(client, node=disk)
+
+    tiers = [world.build_tier(turns) for _ in range(3)]
+    world.proxy.set_faults(Fault("slow", artifacts.WEIGHTS_FILE, delay_s=0.3))
+    await asyncio.gather(*(tier.ensure(world.record) for tier in tiers))
+
+    left = [key async for key in client.scan_iter(f"ll:v1:lease:{disks[0]}:*")]
+    starts = [r for r in world.proxy.ranges if r.startswith(f"bytes={RANGE_BYTES}-")]
+    assert (len(set(disks)), len(starts), left) == (1, 1, [])
+    assert [tier.has(world.record.digest) for tier in tiers] == [True] * 3
+
+
+async def test_lease_of_a_dead_replica_runs_out(world: World, client: redis.asyncio.Redis) -> None:
+    """Whoever waits for it downloads then."""
+    disks: list[str] = []
+
+    def turns(disk: str) -> Leases:
+        disks.append(disk)
+        return Leases(client, node=disk)
+
+    tier = world.build_tier(turns)
+    key = keys.lease(disks[0], world.record.digest)
+    await client.set(key, "dead", px=700)
+
+    await tier.ensure(world.record)
+
+    assert tier.has(world.record.digest)
+    assert await client.get(key) is None
+
+
+async def test_download_goes_on_without_redis(world: World) -> None:
+    """A lease that cannot be had costs bandwidth, nothing else."""
+    nobody = redis.asyncio.Redis(host="127.0.0.1", port=servers.free_port(), protocol=2)
+    tier = world.build_tier(lambda disk: Leases(nobody, node=disk))
+
+    await tier.ensure(world.record)
+
+    await nobody.aclose()
+    assert tier.has(world.record.digest)

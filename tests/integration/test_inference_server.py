@@ -306,6 +306,25 @@ async def test_more_adapters_than_slots_all_answer(world: World) -> None:
     assert [a.digest for a in answers] == [world.land.records[n].digest for n in names * 2]
 
 
+async def test_adapter_that_lost_its_slot_comes_back_from_memory(world: World) -> None:
+    """Its reply tells how far away it was; nothing is read from S3 for it, or packed again."""
+    names = [f"default/again-{i}" for i in range(9)]
+    for index, name in enumerate(names):
+        world.land.add(name, seed=60 + index)
+    await until(world.land.is_applied)
+    async with world.replica.client() as client:
+        first = [await client.generate(prompt="hello", adapter=n, **SHORT) for n in names]
+        with world.s3.closed():
+            again = [await client.generate(prompt="hello", adapter=n, **SHORT) for n in names]
+        base = await client.generate(prompt="hello", **SHORT)
+
+    assert {c.adapter_tier for c in first} == {"absent"}
+    assert {c.adapter_tier for c in again} <= {"slot", "host"}
+    assert "host" in {c.adapter_tier for c in again}
+    assert [c.token_ids for c in again] == [c.token_ids for c in first]
+    assert base.adapter_tier == ""
+
+
 async def test_engine_that_dies_fails_its_requests_and_is_started_again(world: World) -> None:
     """Kill -9: requests in flight are UNAVAILABLE, later ones are answered."""
     engine = world.replica.engine_pid()

@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from loraland_inference.adapters.disk import DiskTier
 from loraland_inference.adapters.fetching import Fetcher
 from loraland_inference.adapters.folders import LocalAdapter
 from loraland_inference.adapters.observer import Observer
-from loraland_inference.adapters.states import Places, State
+from loraland_inference.adapters.states import Event, Places, State
 
 HEADER = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
 WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"weights!"
@@ -310,6 +310,21 @@ async def test_artifact_over_the_limit_is_refused_by_name(f: Fixture) -> None:
         await fetch(f.restarted(max_bytes=10), f.record)
 
     assert (caught.value.reason, f.store.num_downloads) == ("ArtifactTooLarge", 0)
+
+
+@pytest.mark.parametrize("fault", [None, Unavailable("away")], ids=["comes", "fails"])
+async def test_what_is_nearer_keeps_its_state_when_the_disk_gets_it_again(
+    f: Fixture, fault: Exception | None
+) -> None:
+    """An adapter in memory whose folder is gone may be fetched beside its use."""
+    await fetch(f.tier, f.record)
+    shutil.rmtree(f.root / f.record.digest)
+    f.places.move(f.record.digest, Event.PACKED)
+    f.store.fault = fault
+    with suppress(Unavailable):
+        await fetch(f.tier, f.record)
+
+    assert f.places.state(f.record.digest) is State.HOST
 
 
 async def test_close_in_the_middle_of_a_fetch_leaves_no_folder(f: Fixture) -> None:
