@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loraland_inference.adapters.coordinator import Coordinator
 from loraland_inference.adapters.link import Link
+from loraland_inference.adapters.tiers import Tiers
 from loraland_inference.engine_client import EngineClient
 from loraland_inference.metrics import Metrics
 from loraland_inference.server_state import ServerState
@@ -34,7 +34,9 @@ class Parts:
     """Where the values are."""
 
     state: ServerState
-    coordinator: Coordinator
+    tiers: Tiers
+    # By what this replica wants of Redis.
+    links: dict[str, Link]
     engine: EngineClient
     # Seconds since the epoch; infinite without TLS.
     certificate_expires_s: Callable[[], float]
@@ -43,13 +45,14 @@ class Parts:
 
 def watch(metrics: Metrics, parts: Parts) -> None:
     """Export them, until the process ends."""
-    registry, slots, engine = parts.coordinator.registry, parts.coordinator.slots, parts.engine
+    coordinator, engine = parts.tiers.coordinator, parts.engine
+    registry, slots = coordinator.registry, coordinator.slots
     gauge, counter = metrics.watch, metrics.watch_counter
     gauge("ready", "1 while the replica takes requests.", parts.is_ready)
     gauge("requests_running", "Running and waiting.", lambda: parts.state.num_requests)
     gauge("slots", "Places for adapters in the engine.", lambda: slots.num_slots)
     gauge("adapters_resident", "In slots.", lambda: len(slots.loaded))
-    gauge("adapters_known", "Registered.", lambda: len(registry.records))
+    gauge("adapters_known", "Registered.", lambda: len(registry))
     gauge("adapters_rejected", "Refused by this replica.", lambda: len(registry.rejections()))
     gauge("registry_known", "1 once it has been read whole.", lambda: registry.is_known)
     gauge(
@@ -57,6 +60,8 @@ def watch(metrics: Metrics, parts: Parts) -> None:
         "When the serving certificate expires; infinite without TLS.",
         parts.certificate_expires_s,
     )
+    _watch_tiers(metrics, parts.tiers)
+    _watch_links(metrics, parts.links)
     for name, (exported, text) in ENGINE_GAUGES.items():
         gauge(exported, text, _stat(engine, name))
     for name, (exported, text) in ENGINE_COUNTERS.items():
@@ -68,12 +73,43 @@ def _stat(engine: EngineClient, name: str) -> Callable[[], float]:
     return lambda: engine.stat(name)
 
 
-def watch_link(metrics: Metrics, name: str, link: Link) -> None:
-    """Export how this replica gets along with Redis, for one of its two uses of it."""
-    metrics.watch(f"redis_{name}_up", "1 while Redis does as asked.", lambda: link.is_up)
-    metrics.watch(
-        f"redis_{name}_silent_seconds", "Since it last did; infinite before.", lambda: link.silent_s
+def _watch_tiers(metrics: Metrics, tiers: Tiers) -> None:
+    slots = tiers.coordinator.slots
+    metrics.watch_each(
+        "adapter_tier_bytes",
+        "What adapters take in a tier.",
+        "tier",
+        lambda: {
+            "disk": tiers.disk.used_bytes,
+            "host": tiers.host.used_bytes,
+            "slot": sum(slot.size_bytes for slot in slots.loaded_slots),
+        },
     )
-    metrics.watch_counter(
-        f"redis_{name}_failures", "Attempts that failed.", lambda: link.num_failures
+    metrics.watch_each(
+        "adapter_tier_free_bytes",
+        "What is left of a tier's budget.",
+        "tier",
+        lambda: {"disk": tiers.disk.free_bytes, "host": tiers.host.free_bytes},
+    )
+
+
+def _watch_links(metrics: Metrics, links: dict[str, Link]) -> None:
+    """Export how this replica gets along with Redis, for each of its uses of it."""
+    metrics.watch_each(
+        "redis_up",
+        "1 while Redis does as asked.",
+        "use",
+        lambda: {use: link.is_up for use, link in links.items()},
+    )
+    metrics.watch_each(
+        "redis_silent_seconds",
+        "Since it last did; infinite before it first does.",
+        "use",
+        lambda: {use: link.silent_s for use, link in links.items()},
+    )
+    metrics.watch_each_counter(
+        "redis_failures",
+        "Attempts that failed.",
+        "use",
+        lambda: {use: link.num_failures for use, link in links.items()},
     )

@@ -6,7 +6,8 @@ docs/operations.md explains each metric.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -18,8 +19,10 @@ from loraland_inference.top_labels import TopLabels
 LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TOKEN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 DEFAULT_TOP = 50
+MAX_READS = 4
 # The label of requests to the base model; no adapter can have it.
 BASE = "base"
+T = TypeVar("T")
 
 
 class Metrics:
@@ -70,7 +73,10 @@ class Metrics:
             "prefill_seconds", "Time from the queue's end to the first token.", LATENCY_BUCKETS_S
         )
         self.adapter_load = self._histogram(
-            "adapter_load_seconds", "Time a request waited for its adapter.", LATENCY_BUCKETS_S
+            "adapter_load_seconds",
+            "Time a request waited for its adapter, by the nearest tier that had it.",
+            LATENCY_BUCKETS_S,
+            "tier",
         )
 
     def _add_tokens(self) -> None:
@@ -113,7 +119,7 @@ class Metrics:
 
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Export a value that is read when Prometheus asks."""
-        Gauge(f"loraland_{name}", text, registry=self._registry).set_function(read)
+        Gauge(f"loraland_{name}", text, registry=self._registry).set_function(_steady(read))
 
     def watch_counter(self, name: str, text: str, read: Callable[[], float]) -> None:
         """The same for what only grows, but for a start over."""
@@ -124,6 +130,12 @@ class Metrics:
     ) -> None:
         """Export a value for each of a few labels."""
         self._registry.register(_Watched(GaugeMetricFamily, name, text, label, read))
+
+    def watch_each_counter(
+        self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """The same for what only grows."""
+        self._registry.register(_Watched(CounterMetricFamily, name, text, label, read))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         counter = Counter(f"loraland_{name}", text, labels, registry=self._registry)
@@ -189,6 +201,18 @@ class TierMetrics(Observer):
         self._failures.labels(reason).inc()
 
 
+def _steady(read: Callable[[], T]) -> Callable[[], T]:
+    """Try again where the loop changes what is read: Prometheus asks from a thread of its own."""
+
+    def reading() -> T:
+        for _ in range(MAX_READS - 1):
+            with suppress(RuntimeError):
+                return read()
+        return read()
+
+    return reading
+
+
 class _Watched(Collector):
     """A metric whose values are read when Prometheus asks."""
 
@@ -202,7 +226,7 @@ class _Watched(Collector):
     ) -> None:
         self._family, self._name, self._text = family, f"loraland_{name}", text
         self._labels = [label] if label else []
-        self._read = read
+        self._read = _steady(read)
 
     def collect(self) -> Iterable[Metric]:
         family = self._family(self._name, self._text, labels=self._labels)

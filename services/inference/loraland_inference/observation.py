@@ -85,7 +85,8 @@ class Observation:
         metrics.output_tokens.labels(adapter).inc(usage.completion_tokens)
         metrics.queue.observe(timings.queue_s)
         metrics.prefill.observe(timings.prefill_s)
-        metrics.adapter_load.observe(timings.adapter_load_s)
+        if timings.adapter_tier:
+            metrics.adapter_load.labels(_tier(timings)).observe(timings.adapter_load_s)
         metrics.ttft.labels(adapter).observe(self._ttft_s(timings))
         num_completions = max(1, self._request.sampling.n)
         if (num_more := usage.completion_tokens / num_completions - 1) > 0:
@@ -102,6 +103,7 @@ class Observation:
         """Add the engine's phases, which end with its last token: about now."""
         self._trace.set(
             loraland__digest=self._last.digest,
+            loraland__adapter_tier=_tier(timings),
             loraland__request_id=self._last.request_id,
             gen_ai__usage__input_tokens=usage.prompt_tokens,
             gen_ai__usage__output_tokens=usage.completion_tokens,
@@ -146,3 +148,8 @@ class Observation:
             return math.ceil(num_bytes / BYTES_PER_TOKEN)
         sampling = self._request.sampling
         return int((sampling.max_tokens or DEFAULT_MAX_TOKENS) * max(1, sampling.n))
+
+
+def _tier(timings: inference_pb2.Timings) -> str:
+    """Return where the adapter was when the call came, as metrics name it."""
+    return inference_pb2.Tier.Name(timings.adapter_tier).removeprefix("TIER_").lower()

@@ -203,7 +203,8 @@ class Server:
         certificate = self._certificate
         parts = gauges.Parts(
             state=self._state,
-            coordinator=self._coordinator,
+            tiers=self._tiers,
+            links=self._links,
             engine=self._engine,
             certificate_expires_s=lambda: (
                 certificate.expires_at.timestamp() if certificate is not None else math.inf
@@ -211,8 +212,6 @@ class Server:
             is_ready=lambda: self.is_ready,
         )
         gauges.watch(self._metrics, parts)
-        for name, link in self._links.items():
-            gauges.watch_link(self._metrics, name, link)
 
     def _on_engine_up(self, info: EngineInfo) -> None:
         """Start what needs the base model's revision, once, and be ready."""
