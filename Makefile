@@ -15,7 +15,7 @@ SECONDS ?= 60
 SEED ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo up down test e2e check gen bench parity chaos kubectl-parity crash clean
+.PHONY: help setup demo up down test e2e check gen bench parity chaos cache kubectl-parity crash clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ parity: setup  ## Largest logit differences from PEFT and Transformers beside th
 chaos: setup  ## Kill replicas, engines, Redis and S3 under load; SECONDS=300 SEED=7 JSON=file
 	@PYTHONPATH=tests/fakes $(BIN)/python benchmarks/chaos.py --seconds $(SECONDS) --seed $(SEED) \
 	    $(if $(JSON),--json $(JSON))
+
+cache: setup  ## Time to first token by tier, and throughput beyond the slots; JSON=file, ARGS=…
+	@$(BIN)/python benchmarks/cache.py $(if $(JSON),--json $(JSON)) $(ARGS)
 
 kubectl-parity: setup  ## Compare the embedded API with a real server's recorded answers
 	@$(BIN)/python tests/parity/run.py

@@ -173,7 +173,7 @@ class ask_both:  # noqa: N801 (used as a function)
 
 
 async def test_deleted_adapter_leaves_every_replica_within_the_grace_period(world: World) -> None:
-    """New requests do not find it; its slot is free once the last one that ran has ended."""
+    """New requests do not find it; it is in no tier once the last one that ran has ended."""
     name = "default/deleted"
     world.add(name)
     digest = world.land.records[name].digest
@@ -191,6 +191,7 @@ async def test_deleted_adapter_leaves_every_replica_within_the_grace_period(worl
             _ = [piece async for piece in stream]
         world.replicas[NAMES[0]].continue_engine()
         await until(lambda: all(not world.land.residency(n).get(name) for n in NAMES))
+        await until(lambda: not (world.land.folder / "cache" / "adapters" / digest).exists())
         infos = [await client.server_info() for client in clients]
 
     assert codes == [Code.NOT_FOUND] * 2
