@@ -6,7 +6,8 @@ counter goes first: whoever asks for more than a share waits, and nobody else be
 comes back after a rest starts at the level of the others, so that a rest is no credit.
 
 Priority comes before the counter. So that a low one does not starve, an account that got nothing for
-``lift_after_s`` is treated like the highest.
+``lift_after_s`` is treated like the highest that waits: beside those it is again the counter that
+decides, so that under load, when everybody waits so long, shares stay what the weights say.
 
 Source: Sheng et al. 2024, Fairness in Serving Large Language Models, arXiv:2401.00588.
 """
@@ -62,7 +63,8 @@ class FairQueue:
         accounts = [a for a in self._accounts.values() if a.waiting]
         if not accounts:
             return None
-        return min(accounts, key=lambda a: self._turn(a, now_s)).head
+        highest = max(a.head.caller.priority for a in accounts)
+        return min(accounts, key=lambda a: self._turn(a, highest, now_s)).head
 
     def pop(self, sequence: Sequence, now_s: float) -> None:
         """Take out a sequence whose turn it is."""
@@ -94,8 +96,8 @@ class FairQueue:
         counters = (a.counter for a in self._accounts.values() if a.waiting)
         return min(counters, default=self._last.counter)
 
-    def _turn(self, account: _Account, now_s: float) -> tuple[float, float, float, int]:
+    def _turn(self, account: _Account, highest: int, now_s: float) -> tuple[int, float, float, int]:
         head = account.head
         is_overdue = now_s - max(head.arrived_s, account.served_s) >= self._lift_after_s
-        priority = math.inf if is_overdue else head.caller.priority
+        priority = highest if is_overdue else head.caller.priority
         return -priority, account.counter, account.served_s, head.order

@@ -16,7 +16,7 @@ from loraland_engine.limits import NO_LIMITS, Limits
 from loraland_engine.prefix_cache import PrefixCache
 from loraland_engine.sequence import FinishReason, Sequence
 
-# An account that got nothing for so long goes before every priority.
+# An account that got nothing for so long is treated like the highest priority that waits.
 LIFT_AFTER_S = 1.0
 
 
@@ -70,10 +70,6 @@ class Scheduler:
     @property
     def num_running(self) -> int:
         return len(self._running)
-
-    @property
-    def num_free_kv_slots(self) -> int:
-        return len(self._free_kv_slots)
 
     def has_work(self) -> bool:
         return bool(self._by_id)
