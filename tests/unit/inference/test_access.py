@@ -1,11 +1,30 @@
 """Settings of a replica's outside: defaults, and what is said of wrong ones."""
 
+import re
 from pathlib import Path
 
 import pytest
 from loraland_core.errors import InvalidInput
 from loraland_inference import access
 from loraland_inference.access import Access, TlsFiles
+
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_every_setting_of_a_replica_is_documented() -> None:
+    """What it reads from its environment stands on the page."""
+    package = ROOT / "services/inference/loraland_inference"
+    text = (package / "config.py").read_text() + (package / "access.py").read_text()
+    page = (ROOT / "docs/operations.md").read_text()
+    read = set(re.findall(r'"(LORALAND_[A-Z_]+)"', text))
+
+    assert {s for s in read if not _is_on(page, s)} == set()
+
+
+def _is_on(page: str, setting: str) -> bool:
+    families = re.findall(r"`(LORALAND_[A-Z]+_)\*`", page)
+    return f"`{setting}`" in page or any(setting.startswith(f) for f in families)
 
 
 def test_nothing_need_be_set() -> None:
