@@ -7,21 +7,18 @@ in its slots is gone, which ``on_down`` tells.
 import asyncio
 import json
 import logging
-import os
-import signal
 import sys
 import time
 import uuid
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from loraland_core import threads
 from loraland_core.errors import ArtifactInvalid, InvalidInput, LoraLandError, Unavailable
 
-from loraland_inference import messages
+from loraland_inference import child, messages
 from loraland_inference.commands import Commands
 from loraland_inference.failures import InternalFault, QueueFull
 from loraland_inference.messages import Message, Output
@@ -30,10 +27,6 @@ log = logging.getLogger("loraland.engine")
 
 COMMAND = (sys.executable, "-m", "loraland_inference.engine_process")
 CHECK_EVERY_S = 0.5
-# Long enough for the stacks to be written.
-DUMP_S = 0.5
-# A process whose pipe has closed needs this long to be gone.
-END_S = 1.0
 MAX_RESTART_DELAY_S = 30.0
 # An engine that ran this long was healthy: the next restart is immediate again.
 HEALTHY_AFTER_S = 60.0
@@ -180,15 +173,7 @@ class EngineClient:
             await asyncio.sleep(delay_s)
 
     async def _run_once(self) -> None:
-        environment = dict(os.environ)
-        threads.set_spinning(environment)
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=PIPE,
-            stdout=PIPE,
-            limit=messages.MAX_LINE_BYTES,
-            env=environment,
-        )
+        self._process = await child.start(self._command)
         self._last_heard_s = time.monotonic()
         watchdog = asyncio.create_task(self._watch(self._process))
         try:
@@ -208,10 +193,7 @@ class EngineClient:
             if silent_s > limit_s:
                 log.error("the engine has been silent for %.0f s; its stacks follow", silent_s)
                 self.is_ready = False
-                with suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGUSR1)
-                    await asyncio.sleep(DUMP_S)
-                    process.kill()
+                await child.dump_and_kill(process)
                 return
 
     def _silence_s(self) -> float:
@@ -226,7 +208,7 @@ class EngineClient:
         process, self._process = self._process, None
         self.is_ready = False
         if process is not None:
-            log.info("the engine process has ended (%s)", await _end(process))
+            log.info("the engine process has ended (%s)", await child.end(process))
         self._fail_all(Unavailable("the engine was restarted; try again", retry_after_s=2.0))
         self.on_down()
 
@@ -302,15 +284,3 @@ class EngineClient:
 def _pack_key(digest: str) -> str:
     """Both may be owed an answer for one artifact."""
     return f"pack {digest}"
-
-
-async def _end(process: Process) -> int:
-    """Return the process's exit code, after killing it if it does not end by itself."""
-    if process.stdin is not None:
-        process.stdin.close()
-    try:
-        return await asyncio.wait_for(process.wait(), END_S)
-    except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
-        return await process.wait()

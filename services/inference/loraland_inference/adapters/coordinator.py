@@ -15,6 +15,7 @@ from loraland_core.errors import ArtifactInvalid, InvalidInput, Unavailable
 from loraland_core.keys import AdapterRecord, Rejection
 
 from loraland_inference import messages
+from loraland_inference.adapters import loads
 from loraland_inference.adapters.disk import DiskTier
 from loraland_inference.adapters.host import HostTier, PackedAdapter
 from loraland_inference.adapters.lease import Lease, Work
@@ -28,15 +29,6 @@ from loraland_inference.engine_client import EngineClient
 log = logging.getLogger("loraland.adapters")
 
 Tier = Literal["slot", "host", "disk", "absent"]
-
-
-class _Load:
-    """A load under way: each of those who wait for it is owed a reference on the slot."""
-
-    def __init__(self) -> None:
-        self.num_waiting = 0
-        self.slot: Slot | None = None
-        self.task: asyncio.Task[Slot]
 
 
 class Coordinator:
@@ -64,7 +56,7 @@ class Coordinator:
         self._on_use = on_use
         self._engine = engine
         self._clock = clock
-        self._loads: dict[str, _Load] = {}
+        self._loads: dict[str, loads.Load] = {}
         self._queue = SlotQueue(self.slots.start_drain)
 
     async def acquire(
@@ -196,9 +188,9 @@ class Coordinator:
     async def _join(self, record: AdapterRecord) -> Slot:
         load = self._loads.get(record.digest)
         if load is None:
-            load = self._loads[record.digest] = _Load()
+            load = self._loads[record.digest] = loads.Load()
             load.task = asyncio.create_task(self._load(record, load))
-            load.task.add_done_callback(_retrieve)
+            load.task.add_done_callback(loads.retrieve)
         load.num_waiting += 1
         try:
             # A caller that gives up does not take the load from the others.
@@ -209,7 +201,7 @@ class Coordinator:
                 self._release(load.slot)
             raise
 
-    async def _load(self, record: AdapterRecord, load: _Load) -> Slot:
+    async def _load(self, record: AdapterRecord, load: loads.Load) -> Slot:
         """Put the artifact into a slot and give a reference to everyone who waits for it."""
         digest = record.digest
         try:
@@ -299,9 +291,3 @@ class Coordinator:
         rejection = Rejection(digest=digest, reason=error.reason, message=str(error))
         self.registry.reject(digest, rejection, self._clock())
         log.warning("%s is refused: %s: %s", digest[:12], error.reason, error)
-
-
-def _retrieve(task: asyncio.Task[Slot]) -> None:
-    """Look at a task's error, so that one that nobody waits for any more is not reported as lost."""
-    if not task.cancelled():
-        task.exception()

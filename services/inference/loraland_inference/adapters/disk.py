@@ -6,7 +6,6 @@ is hashed again. The store that fails is left alone for a while. Files are the b
 """
 
 import asyncio
-import errno
 import functools
 import logging
 import time
@@ -16,10 +15,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from loraland_core.errors import ArtifactInvalid, InvalidInput, Unavailable
+from loraland_core.errors import Unavailable
 from loraland_core.keys import AdapterRecord
-from loraland_core.names import Reason
 
+from loraland_inference.adapters import faults
 from loraland_inference.adapters.fetching import Fetcher
 from loraland_inference.adapters.folders import Folders, LocalAdapter
 from loraland_inference.adapters.observer import Observer
@@ -185,7 +184,7 @@ class DiskTier:
                 self._places.move(digest, Event.FETCH)
             local, duration_s = await self._bring(record)
         except Exception as error:
-            failure = _translated(error, self._root)
+            failure = faults.translate(error, self._root)
             self._fail(digest, failure)
             if failure is error:
                 raise
@@ -287,25 +286,3 @@ class DiskTier:
 
     def _estimate_s(self, size_bytes: int) -> float:
         return size_bytes / BYTES_PER_S
-
-
-def _translated(error: Exception, root: Path) -> Exception:
-    if isinstance(error, OSError):
-        return _disk_fault(error, root)
-    return _as_artifact_fault(error) if isinstance(error, InvalidInput) else error
-
-
-def _as_artifact_fault(error: InvalidInput) -> ArtifactInvalid | Unavailable:
-    """Tell an adapter's fault from the platform's: a wrong bucket is not the adapter's."""
-    if isinstance(error, ArtifactInvalid):
-        return error
-    if error.reason.startswith(("Store", "Bucket")):
-        return Unavailable(f"the artifact store refuses this server: {error}", retry_after_s=30.0)
-    reason = error.reason if error.reason != "InvalidSpec" else Reason.ARTIFACT_INVALID.value
-    return ArtifactInvalid(str(error), reason=reason)
-
-
-def _disk_fault(error: OSError, root: Path) -> Unavailable:
-    if error.errno == errno.ENOSPC:
-        return Unavailable(f"no space is left in {root}; free some", retry_after_s=30.0)
-    return Unavailable(f"the adapter folder {root} fails: {error.strerror}", retry_after_s=30.0)
