@@ -87,7 +87,6 @@ def running(
         environment = _environment(model, folder, store_config, token) | {
             "LORALAND_REDIS_URL": _redis_url(redis_port, redisserver.REPLICA_USER, passwords),
             "LORALAND_REDIS_REGISTRY_USER": redis_acl.REGISTRY,
-            "LORALAND_REDIS_REGISTRY_USER": redis_acl.REGISTRY,
             "LORALAND_PORT": str(port),
             "LORALAND_METRICS_PORT": str(free_port()),
             "LORALAND_NUM_SLOTS": str(num_slots),
