@@ -45,6 +45,8 @@ def samples(tokenizer: Any) -> list[list[int]]:
     return [list(tokenizer.encode(text)) for text in (TEXT, *TEXT.splitlines())]
 
 
+# Factors that knew where they come from would keep every weight that they were taken from.
+@torch.no_grad()
 def balance(model: Any, token_ids: Iterable[list[int]]) -> dict[str, Factors]:
     """Balance the model in place; return the factors by linear, none for other families."""
     if model.config.model_type not in FAMILIES:

@@ -78,3 +78,12 @@ def test_uneven_channels_lose_less_when_they_are_balanced() -> None:
 
     errors = [float((logits(m) - expected).pow(2).mean().sqrt()) for m in (balanced, plain)]
     assert errors[0] < 0.5 * errors[1]
+
+
+def test_factors_keep_no_weights_alive() -> None:
+    """A factor that remembered how it was computed would hold the float weights with it."""
+    factors = families.balance(families.build("llama"))
+
+    tensors = [t for f in factors.values() for t in (f.input_D, f.output_N) if t is not None]
+    assert tensors
+    assert not any(t.requires_grad for t in tensors)
