@@ -14,7 +14,14 @@ import torch
 from loraland_models.int8 import Int8Linear
 from torch import Tensor, nn
 
-from loraland_engine import decoder, float_blocks, native, prompt_attention, row_kernels
+from loraland_engine import (
+    decoder,
+    float_blocks,
+    native,
+    prompt_attention,
+    prompt_lora,
+    row_kernels,
+)
 from loraland_engine.kv_memory import KvMemory
 from loraland_engine.linear import JOINABLE, Projection
 from loraland_engine.lora import AdapterSlots, LoraAdapter
@@ -258,9 +265,7 @@ def _pack(chunks: list[Chunk], *, group_size: int) -> decoder.Step:
 
 def _add_tiles(tiles: list[tuple[int, int, int]], first: int, last: int, adapter_slot: int) -> None:
     """Cut rows [first, last) into tiles; rows of one adapter that follow each other share one."""
-    if tiles and tiles[-1][2] == adapter_slot and tiles[-1][1] < row_kernels.TILE_ROWS:
+    size = row_kernels.TILE_ROWS if last - first == 1 else prompt_lora.TILE_ROWS
+    if tiles and tiles[-1][2] == adapter_slot and tiles[-1][1] < size:
         first = tiles.pop()[0]
-    tiles += [
-        (start, min(row_kernels.TILE_ROWS, last - start), adapter_slot)
-        for start in range(first, last, row_kernels.TILE_ROWS)
-    ]
+    tiles += [(start, min(size, last - start), adapter_slot) for start in range(first, last, size)]

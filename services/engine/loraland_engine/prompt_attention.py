@@ -27,6 +27,7 @@ from loraland_engine.native import compiled, spread
 from loraland_engine.row_kernels import exponential
 
 BLOCK_KEYS = 64
+_FLOATS = np.empty(0, dtype=np.float32)
 
 
 def build_strips(pieces: list[tuple[int, int, int, int]], *, group_size: int) -> np.ndarray:
@@ -60,12 +61,12 @@ def multiply_keys(query_EW, keys_LE, first, count, scores_BW):
     for n in range(0, whole, ROWS):
         multiply_rows(
             scores_BW[n].ctypes.data, WIDTH, keys_LE[first + n].ctypes.data, size, 1,
-            query_EW.ctypes.data, WIDTH, size,
+            query_EW.ctypes.data, WIDTH, size, _FLOATS,
         )  # fmt: skip
     for n in range(whole, count):
         multiply_row(
             scores_BW[n].ctypes.data, WIDTH, keys_LE[first + n].ctypes.data, size, 1,
-            query_EW.ctypes.data, WIDTH, size,
+            query_EW.ctypes.data, WIDTH, size, _FLOATS,
         )  # fmt: skip
 
 
@@ -78,12 +79,12 @@ def add_values(weights_BW, values_LE, first, count, sums_EW):
     for e in range(0, whole, ROWS):
         add_rows(
             sums_EW[e].ctypes.data, WIDTH, address + 4 * e, 1, size, weights_BW.ctypes.data, WIDTH,
-            count,
+            count, _FLOATS,
         )  # fmt: skip
     for e in range(whole, size):
         add_row(
             sums_EW[e].ctypes.data, WIDTH, address + 4 * e, 1, size, weights_BW.ctypes.data, WIDTH,
-            count,
+            count, _FLOATS,
         )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ of it stays in one.
 
 import numpy as np
 
+from loraland_engine import prompt_lora
 from loraland_engine.native import (
     bits_of_float,
     carray,
@@ -28,7 +29,7 @@ from loraland_engine.native import (
     spread,
 )
 
-TILE_ROWS = 4
+TILE_ROWS = prompt_lora.DECODING_ROWS
 _LIKE_SCALE = np.empty(0, dtype=np.float32)
 
 
@@ -131,6 +132,9 @@ def add_lora(y_TN, x_TD, first, count, table_P4, start_P, like):
 def scale_and_add(y_TN, x_TD, scale_T, bias_N, tile, slot, table_SP4, start_P, like):
     """Finish a linear for one tile: the rows' scales, the bias, the adapter."""
     first, count = tile[0], tile[1]
+    is_of_prompt = slot >= 0 and prompt_lora.is_worthwhile(x_TD, count)
+    if is_of_prompt:
+        prompt_lora.add_tile(y_TN, x_TD, scale_T, first, count, table_SP4[slot], start_P, like)
     for t in range(first, first + count):
         y, scale = y_TN[t], scale_T[t]
         if bias_N.shape[0]:
@@ -139,8 +143,10 @@ def scale_and_add(y_TN, x_TD, scale_T, bias_N, tile, slot, table_SP4, start_P, l
         elif scale != np.float32(1.0):
             for n in range(y.shape[0]):
                 y[n] *= scale
-    if slot >= 0:
-        add_lora(y_TN, x_TD, first, count, table_SP4[slot], start_P, like)
+    if slot >= 0 and not is_of_prompt:
+        for start in range(0, count, TILE_ROWS):
+            num = min(TILE_ROWS, count - start)
+            add_lora(y_TN, x_TD, first + start, num, table_SP4[slot], start_P, like)
 
 
 @compiled
