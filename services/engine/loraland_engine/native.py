@@ -5,6 +5,7 @@ Numba's own threads would fight with torch's, whose idle ones spin for a while b
 """
 
 import ctypes
+import hashlib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,26 @@ _FAST = {"reassoc", "contract", "nsz", "arcp"}
 Threads = tuple[int, int, int]
 
 
+def _digest_sources() -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
+_SOURCES = _digest_sources()
+
+
 def compiled(function: Any) -> Any:
     """Compile a function at its first call."""
     options = {"fastmath": _FAST, "nogil": True, "error_model": "numpy"}
     try:
-        return numba.njit(cache=True, **options)(function)
+        dispatcher = numba.njit(cache=True, **options)(function)
     # No folder to keep the machine code in: compile again in each process.
     except RuntimeError:
         return numba.njit(**options)(function)
+    # Numba looks at the function's own file only; what it calls is compiled into it as well.
+    file = dispatcher._cache._cache_file
+    file._source_stamp = f"{file._source_stamp} {_SOURCES}"
+    return dispatcher
 
 
 def torch_threads() -> Threads:
@@ -172,6 +185,16 @@ def _cycles(_context: Any) -> Any:
     return types.int64(), generate
 
 
+def _prefetch(_context: Any, _address: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        name, kind = "llvm.prefetch.p0", ir.FunctionType(ir.VoidType(), [_BYTES, _INT, _INT, _INT])
+        found = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        builder.call(found, [builder.inttoptr(args[0], _BYTES), _INT(0), _INT(2), _INT(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
 # Within compiled code: work for all threads of torch's pool.
 spread = extending.intrinsic(_spread)
 # Within compiled code: the float32 that an int32's bits mean.
@@ -182,3 +205,5 @@ pointer_like = extending.intrinsic(_pointer_like)
 bits_of_float = extending.intrinsic(_bits_of_float)
 # Within compiled code: the processor's clock, whose rate is its own.
 cycles = extending.intrinsic(_cycles)
+# Within compiled code: what lies at an address will be read soon.
+prefetch = extending.intrinsic(_prefetch)

@@ -26,10 +26,12 @@ from loraland_engine.native import (
     compiled,
     float_from_bits,
     pointer_like,
+    prefetch,
     spread,
 )
 
 TILE_ROWS = prompt_lora.DECODING_ROWS
+LINE_BYTES = 64
 _LIKE_SCALE = np.empty(0, dtype=np.float32)
 
 
@@ -105,6 +107,13 @@ def expand(y, b, h):
 
 
 @compiled
+def fetch(address, num_bytes):
+    """Ask for memory that is read next."""
+    for offset in range(0, num_bytes, LINE_BYTES):
+        prefetch(address + offset)
+
+
+@compiled
 def add_lora(y_TN, x_TD, first, count, table_P4, start_P, like):
     """Add the tile's low-rank update. Source: Hu et al. 2021, arXiv:2106.09685."""
     for p in range(table_P4.shape[0]):
@@ -116,7 +125,11 @@ def add_lora(y_TN, x_TD, first, count, table_P4, start_P, like):
         b = carray(pointer_like(table_P4[p, 1], like), (rank, end - start))
         scale = carray(pointer_like(table_P4[p, 3], _LIKE_SCALE), (rank,))
         h = np.empty((TILE_ROWS, rank), dtype=np.float32)
+        row_bytes, a_bytes = (end - start) * like.itemsize, x_TD.shape[1] * like.itemsize
         for r in range(rank):
+            # Adapters come from memory, each once a step: B comes while A is multiplied.
+            fetch(table_P4[p, 1] + r * row_bytes, row_bytes)
+            fetch(table_P4[p, 0] + (r + 2) * a_bytes, a_bytes)
             if count == TILE_ROWS:
                 dot_four(a[r], x_TD, first, h, r)
             else:
@@ -124,6 +137,8 @@ def add_lora(y_TN, x_TD, first, count, table_P4, start_P, like):
                     h[i, r] = dot(a[r], x_TD[first + i])
             for i in range(count):
                 h[i, r] *= scale[r]
+        if p + 1 < table_P4.shape[0]:
+            fetch(table_P4[p + 1, 0], table_P4[p + 1, 2] * a_bytes)
         for i in range(count):
             expand(y_TN[first + i, start:end], b, h[i])
 
@@ -223,6 +238,9 @@ def _finish_qkv(
         scale_and_add(y_TN, x_TD, scale_T, bias_N, tile, slot_I[i], table_SP4, start_P, like)
         for t in range(tile[0], tile[0] + tile[1]):
             position = position_T[t]
+            for g in range(num_kv):
+                fetch(keys_SGLE[kv_slot_T[t], g, position].ctypes.data, head_size * 4)
+                fetch(values_SGLE[kv_slot_T[t], g, position].ctypes.data, head_size * 4)
             for head in range(num_heads + num_kv):
                 x = y_TN[t, head * head_size : (head + 1) * head_size]
                 if norms_2E.shape[0]:
