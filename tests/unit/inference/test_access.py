@@ -8,7 +8,6 @@ from loraland_core.errors import InvalidInput
 from loraland_inference import access
 from loraland_inference.access import Access, TlsFiles
 
-
 ROOT = Path(__file__).parents[3]
 
 
