@@ -51,6 +51,10 @@ def generate(message: dict[str, Any]) -> None:
             end(message["id"], "stop", text)
 
 
+def _text(message: dict[str, Any]) -> str:
+    return str(message.get("input", {}).get("text", ""))
+
+
 def main() -> None:
     send(
         type="ready", context_tokens=64, vocabulary_size=100, resolved_revision="r",
@@ -63,9 +67,7 @@ def main() -> None:
                 generate(message)
             case "cancel":
                 end(message["id"], "cancelled")
-            case "tokenize" if message["input"]["text"] == "stuck":
-                pass
-            case "load" if message["path"] == "stuck":
+            case "tokenize" | "load" | "pack" if "stuck" in (message.get("path"), _text(message)):
                 pass
             case "tokenize":
                 send(type="tokens", id=message["id"], token_ids=[1, 2])
@@ -73,6 +75,10 @@ def main() -> None:
                 send(type="load-failed", digest=message["digest"], message="bad", reason="Bad")
             case "load":
                 send(type="loaded", digest=message["digest"])
+            case "pack" if "bad" in message["folder"]:
+                send(type="pack-failed", digest=message["digest"], message="bad", reason="Bad")
+            case "pack":
+                send(type="packed", digest=message["digest"], size_bytes=7)
 
 
 if __name__ == "__main__":

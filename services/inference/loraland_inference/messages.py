@@ -1,10 +1,9 @@
 """What the front and the engine process say to each other: one JSON object a line. No I/O, no torch.
 
-Front to engine: ``generate``, ``score``, ``tokenize``, ``cancel``, ``pack``, ``load``,
-``unload``.
-Engine to front: ``ready``, ``fatal``, ``step``, ``refused``, ``tokens``, ``packed``, ``pack-failed``, ``loaded``, ``load-failed``, and
-``prepared`` once a request is read and tokenized. Each step of the engine sends a ``step`` line, even if no request gained by it: the
-watchdog listens to them.
+Front to engine: ``generate``, ``score``, ``tokenize``, ``cancel``, ``pack``, ``load``, ``unload``.
+Engine to front: ``ready``, ``fatal``, ``step``, ``refused``, ``tokens``, ``prepared`` once a request
+is read and tokenized, ``packed``, ``pack-failed``, ``loaded``, ``load-failed``. Each step of the
+engine sends a ``step`` line, even if no request gained by it: the watchdog listens to them.
 """
 
 import json

@@ -118,7 +118,7 @@ async def test_engine_that_fails_is_started_again(how: str) -> None:
     assert (events[:3], client.num_restarts) == (["up", "down", "up"], 1)
 
 
-@pytest.mark.parametrize("kind", ["load", "tokenize", "generate"])
+@pytest.mark.parametrize("kind", ["load", "pack", "tokenize", "generate"])
 async def test_engine_whose_steps_hide_a_stuck_command_is_started_again(kind: str) -> None:
     """Other requests are answered all the while, and the command's caller does not wait for ever."""
 
@@ -130,6 +130,7 @@ async def test_engine_whose_steps_hide_a_stuck_command_is_started_again(kind: st
     async with running(step_limit_s=1.0) as client:
         calls = {
             "load": lambda: client.load("d", "stuck"),
+            "pack": lambda: client.pack("d", "/folder", "stuck"),
             "tokenize": lambda: client.tokenize({"text": "stuck"}),
             "generate": lambda: generate(client),
         }
@@ -170,6 +171,18 @@ async def test_request_is_unavailable_while_no_engine_runs() -> None:
 
     with pytest.raises(Unavailable):
         ask(client, "early")
+
+
+async def test_pack_tells_the_size_or_why_not() -> None:
+    """A load and a packing of one artifact may be owed at once; each gets its own answer."""
+    async with running() as client:
+        size_bytes, _ = await asyncio.gather(
+            client.pack("d1", "/good", "/packed"), client.load("d1", "/good")
+        )
+        with pytest.raises(ArtifactInvalid) as caught:
+            await client.pack("d2", "/bad", "/packed")
+
+    assert (size_bytes, caught.value.reason) == (7, "Bad")
 
 
 async def test_load_tells_why_an_adapter_is_refused() -> None:
