@@ -179,8 +179,9 @@ def _processor() -> str:
 
 def main() -> None:
     arguments = options.parse(__doc__ or "", sorted(served_model.PRECISIONS), served_model.EMBEDDED)
+    failed: list[str] = []
     if arguments.suite:
-        parts = suite.run(arguments, Path(__file__))
+        parts, failed = suite.run(arguments, Path(__file__))
         runs = [run for part in parts for run in part["runs"]]
         document = build_document(runs, [peer for part in parts for peer in part["peers"]])
     else:
@@ -193,6 +194,8 @@ def main() -> None:
         report.print_table(document)
     if arguments.plot:
         report.write_plot(document, arguments.plot)
+    if failed:
+        sys.exit("not measured:\n" + "\n".join(failed))
 
 
 if __name__ == "__main__":

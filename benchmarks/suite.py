@@ -67,9 +67,10 @@ PIECES = (
 )
 
 
-def run(arguments: argparse.Namespace, script: Path) -> list[dict[str, Any]]:
-    """Measure every piece at each of its precisions."""
+def run(arguments: argparse.Namespace, script: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Measure every piece at each of its precisions; return what failed beside the documents."""
     documents = []
+    failed = []
     with tempfile.TemporaryDirectory(prefix="loraland-suite-") as name:
         folder = Path(name)
         for piece in PIECES:
@@ -81,11 +82,17 @@ def run(arguments: argparse.Namespace, script: Path) -> list[dict[str, Any]]:
                 if command is None:
                     continue
                 started_s = time.monotonic()
-                subprocess.run(command, check=True, timeout=LIMIT_S, env=_environment(arguments))
-                documents.append(json.loads(target.read_text()))
+                try:
+                    subprocess.run(
+                        command, check=True, timeout=LIMIT_S, env=_environment(arguments)
+                    )
+                    documents.append(json.loads(target.read_text()))
+                # One piece that fails does not take the others' numbers with it.
+                except subprocess.SubprocessError as error:
+                    failed.append(f"{piece.name}, {precision}: {error}")
                 spent_s = time.monotonic() - started_s
                 print(f"{piece.name}, {precision}: {spent_s:.0f} s", file=sys.stderr, flush=True)
-    return documents
+    return documents, failed
 
 
 def _command(
