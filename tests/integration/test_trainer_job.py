@@ -205,8 +205,6 @@ def test_bad_data_ends_the_job_with_a_reason(
 @pytest.mark.parametrize(
     ("spec", "part"),
     [
-        pytest.param({"numNodes": 2}, "spec.numNodes: this trainer runs as one", id="nodes"),
-        pytest.param({"numProcPerNode": 8}, "spec.numProcPerNode: this trainer", id="processes"),
         pytest.param(
             {"evaluation": {"metrics": ["JsonFieldMatch"]}}, "'CAT', which is no JSON", id="metric"
         ),

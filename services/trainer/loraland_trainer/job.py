@@ -12,15 +12,24 @@ from typing import Any
 import torch
 import transformers
 from loraland_core.artifacts import Score
-from loraland_core.errors import InvalidInput, Unavailable
+from loraland_core.errors import Unavailable
 from loraland_core.jobspec import JobSpec
-from loraland_core.resources import FineTuneJobSpec
 from loraland_core.store import Store
 from loraland_models import sources, weights
 from loraland_models.sources import ResolvedModel
 from loraland_models.weights import Precision
 
-from loraland_trainer import dataset, evaluate, examples, export, gate, loop, model, patience
+from loraland_trainer import (
+    dataset,
+    evaluate,
+    examples,
+    export,
+    gate,
+    group,
+    loop,
+    model,
+    patience,
+)
 from loraland_trainer.checkpoints import Checkpoints
 from loraland_trainer.config import Config
 from loraland_trainer.examples import Example
@@ -48,6 +57,9 @@ def train_adapter(
 ) -> None:
     """Train, score and commit the adapter that the job describes."""
     material = prepare(job, config, board)
+    if group.rank() > 0:
+        _train_along(job, material, store, board=board, terminator=terminator)
+        return
     with tempfile.TemporaryDirectory(prefix="loraland-") as name:
         work_dir = Path(name)
         directory = work_dir / "adapter"
@@ -74,23 +86,24 @@ def train_adapter(
     board.enter("done")
 
 
-def check_single_process(spec: FineTuneJobSpec) -> None:
-    """Refuse what would otherwise train the same rows several times over."""
-    for field, number in (
-        ("numNodes", spec.num_nodes),
-        ("numProcPerNode", spec.num_proc_per_node),
-    ):
-        if number > 1:
-            raise InvalidInput(
-                f"this trainer runs as one process on one node, found {number}; use 1",
-                field=f"spec.{field}",
-            )
+def _train_along(
+    job: JobSpec, material: Material, store: Store, *, board: Board, terminator: Terminator
+) -> None:
+    """Do this process's share; the first one saves, scores and commits."""
+    with tempfile.TemporaryDirectory(prefix="loraland-") as name:
+        work_dir = Path(name)
+        checkpoints = Checkpoints(
+            store,
+            job.uid,
+            keep_last=job.spec.checkpoint.keep_last,
+            work_dir=work_dir / "checkpoints",
+        )
+        _train(job, material, checkpoints, work_dir=work_dir, board=board, terminator=terminator)
 
 
 def prepare(job: JobSpec, config: Config, board: Board) -> Material:
     """Read rows, bring the base model here, and turn rows into examples."""
     spec = job.spec
-    check_single_process(spec)
     board.enter("loading-data")
     rows = dataset.load_rows(
         spec.dataset,

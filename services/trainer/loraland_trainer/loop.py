@@ -25,6 +25,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from loraland_trainer import group
 from loraland_trainer.batches import Collator, ExampleDataset, completion_loss, row_order
 from loraland_trainer.checkpoints import Checkpoints
 from loraland_trainer.examples import Example
@@ -69,10 +70,13 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if "loss" not in given["logs"]:
             return
-        if self._terminator.requested:
+        # One process that was asked to stop stops all, after the same step.
+        is_over = group.any_of(self._terminator.requested)
+        if is_over:
+            self._terminator.requested = True
             control.should_training_stop = True
         due = state.global_step % self._every_steps == 0 and state.global_step < state.max_steps
-        if due or self._terminator.requested:
+        if (due or is_over) and group.rank() == 0:
             self._save(state, given)
 
     def _save(self, state: TrainerState, given: dict[str, Any]) -> None:
@@ -153,7 +157,7 @@ def count_steps(spec: TrainingSpec, num_rows: int) -> int:
     """Return the optimizer steps that the job asks for."""
     if spec.max_steps is not None:
         return spec.max_steps
-    batches = math.ceil(num_rows / spec.batch_size)
+    batches = math.ceil(num_rows / (spec.batch_size * group.size()))
     return math.ceil(batches / spec.gradient_accumulation) * (spec.epochs or DEFAULT_EPOCHS)
 
 
@@ -179,6 +183,8 @@ def build_arguments(
         train_sampling_strategy="sequential",
         bf16=has_gpu and precision.dtype == "bf16",
         use_cpu=not has_gpu,
+        ddp_backend="gloo" if group.size() > 1 and not has_gpu else None,
+        ddp_find_unused_parameters=False,
         dataloader_pin_memory=has_gpu,
         dataloader_num_workers=0,
         remove_unused_columns=False,
@@ -195,7 +201,8 @@ def _run_dataset(
 ) -> ExampleDataset:
     order = row_order(
         [example.num_tokens for example in examples],
-        batch_size=spec.batch_size,
+        # The rows of one step, of which each process takes its part in order.
+        batch_size=spec.batch_size * group.size(),
         num_batches=total_steps * spec.gradient_accumulation,
         seed=spec.seed,
     )

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from loraland_core import artifacts, imports, jobspec, logs, paths
+from loraland_core import artifacts, jobspec, logs, paths
 from loraland_core.errors import InvalidInput, LoraLandError, Unavailable
 from loraland_core.jobspec import ExitCode, JobSpec, TerminationMessage
 from loraland_core.store import Store
@@ -32,11 +32,29 @@ def main(arguments: Sequence[str] = ()) -> int:
         # A job's author may have set it, and trying again does not help.
         return report_failure(error, paths.termination_log())
     noise.hush()
+    several = _group_to_start(arguments)
+    if several is not None:
+        return several
     terminator = Terminator()
     terminator.install()
     if list(arguments) == [IMPORT]:
         return attempt_import(config)
     return attempt(config, terminator=terminator)
+
+
+def _group_to_start(arguments: Sequence[str]) -> int | None:
+    """Start the processes of a job that has several, and return their exit code; else None."""
+    if arguments or int(os.environ.get("WORLD_SIZE", "1")) > 1 or not _has_several():
+        return None
+    # Imported here: it imports torch.
+    from loraland_trainer import group  # noqa: PLC0415
+
+    return group.launch(group.read(os.environ))
+
+
+def _has_several() -> bool:
+    names = ("LORALAND_NUM_NODES", "LORALAND_NUM_PROC_PER_NODE")
+    return any(os.environ.get(name, "1") not in ("", "1") for name in names)
 
 
 def attempt(config: Config, *, terminator: Terminator) -> int:
@@ -75,7 +93,10 @@ def run(config: Config, *, terminator: Terminator) -> int:
             log.info("%s/%s has its result already; nothing to do", job.namespace, job.name)
             return ExitCode.DONE
         board = progress.Board()
-        with progress.served(board, host=config.host, port=config.port):
+        # One of a node's processes speaks for all of them.
+        is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+        port = config.port if is_first else 0
+        with progress.served(board, host=config.host, port=port):
             log.info("job %s/%s on base model %s", job.namespace, job.name, job.spec.base_model)
             # Imported here: takes seconds, and a pod without work should not wait for it.
             from loraland_trainer.job import train_adapter  # noqa: PLC0415

@@ -1,0 +1,107 @@
+"""Several processes of one job, on one node or more: who is who, and how a pod starts its own.
+
+torchrun's launcher does it, in this process, so that the exit code of the process that failed first
+is the pod's own.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from loraland_core.errors import InvalidInput
+from loraland_core.jobspec import ExitCode
+from torch import distributed
+
+JOIN_TIMEOUT_S = 900
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that train one adapter together."""
+
+    num_nodes: int = 1
+    num_proc_per_node: int = 1
+    node_rank: int = 0
+    master_address: str = "127.0.0.1"
+    master_port: int = 29500
+
+    @property
+    def size(self) -> int:
+        return self.num_nodes * self.num_proc_per_node
+
+
+def read(environment: Mapping[str, str]) -> Group:
+    """Return the group that the operator's variables describe; one process without them."""
+    return Group(
+        num_nodes=_number(environment, "LORALAND_NUM_NODES", 1),
+        num_proc_per_node=_number(environment, "LORALAND_NUM_PROC_PER_NODE", 1),
+        # Kubernetes sets it in the pods of an Indexed Job.
+        node_rank=_number(environment, "JOB_COMPLETION_INDEX", 0),
+        master_address=environment.get("MASTER_ADDR") or "127.0.0.1",
+        master_port=_number(environment, "MASTER_PORT", 29500),
+    )
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name) or str(default)
+    if not text.isdecimal():
+        raise InvalidInput(f"is {text!r}; expected a number", field=name, reason="InvalidJob")
+    return int(text)
+
+
+def is_member() -> bool:
+    """Whether this process was started as one of a group."""
+    return "RANK" in os.environ
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def any_of(flag: bool) -> bool:
+    """Return whether the flag is set in any process; all of them must ask."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return flag
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    found = torch.tensor([int(flag)], device=device)
+    distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
+    return bool(found.item())
+
+
+def launch(group: Group) -> int:
+    """Start this node's processes and wait for them; return the exit code of the pod."""
+    # Imported here: a member does not need it.
+    from torch.distributed.elastic.multiprocessing import SignalException  # noqa: PLC0415
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch  # noqa: PLC0415
+
+    config = LaunchConfig(
+        min_nodes=group.num_nodes,
+        max_nodes=group.num_nodes,
+        nproc_per_node=group.num_proc_per_node,
+        rdzv_backend="static",
+        rdzv_endpoint=f"{group.master_address}:{group.master_port}",
+        rdzv_configs={"rank": group.node_rank, "timeout": JOIN_TIMEOUT_S},
+        run_id="loraland",
+        max_restarts=0,
+        monitor_interval=0.2,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "loraland_trainer")
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        # Killed by a signal: what a shell would say.
+        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    except SignalException:
+        return int(ExitCode.TERMINATED)
+    return int(ExitCode.DONE)
