@@ -47,7 +47,14 @@ def take(
 
     for side in sides.values():
         work = side.workload
-        side.target.warm_up(build_requests(work, vocabulary_size=vocabulary_size, seed=0))
+        # Every adapter that any turn will name.
+        side.target.warm_up(
+            [
+                request
+                for seed in range(repeats + 1)
+                for request in build_requests(work, vocabulary_size=vocabulary_size, seed=seed)
+            ]
+        )
         run(side, work.shortened(SHORT_TOKENS), 0)
     found: dict[str, list[measures.Run]] = {name: [] for name in sides}
     for repeat in range(repeats):
