@@ -294,10 +294,10 @@ def translate(http_status: int, data: bytes, retry_after: str | None) -> LoraLan
     return Unavailable(f"Kubernetes API answered {http_status}: {message}", retry_after_s=seconds)
 
 
-async def connect() -> Cluster:
-    """Find the API server: KUBECONFIG first, then the pod's service account, then ~/.kube."""
+async def connect(kubeconfig: str = "") -> Cluster:
+    """Find the API server: the file given, KUBECONFIG, the pod's service account, then ~/.kube."""
     configuration = Configuration()
-    if not os.environ.get("KUBECONFIG"):
+    if not (kubeconfig or os.environ.get("KUBECONFIG")):
         try:
             load_incluster_config(client_configuration=configuration)
         except ConfigException:
@@ -305,7 +305,7 @@ async def connect() -> Cluster:
         else:
             return Cluster(configuration)
     try:
-        await load_kube_config(client_configuration=configuration)
+        await load_kube_config(kubeconfig or None, client_configuration=configuration)
     except ConfigException as error:
         raise InvalidInput(
             f"no cluster: {error}; set KUBECONFIG, or run in a pod with a service account",

@@ -1,7 +1,6 @@
 """``loraland sweep``: what the stack's artifact store holds and nobody needs any more."""
 
 import asyncio
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,9 +27,7 @@ def run(state: Path | None, *, remove: bool) -> None:
 
 async def _sweep(place: Layout, *, is_dry: bool) -> Report:
     store = _open_store(place)
-    # The operator's own door reads the variable, as it does in its pod.
-    os.environ["KUBECONFIG"] = str(place.kubeconfig)
-    api = await cluster.connect()
+    api = await cluster.connect(str(place.kubeconfig))
     try:
         keeping = Housekeeping(
             cluster=api, store=store, namespaces=(), clock=lambda: datetime.now(UTC)
