@@ -21,8 +21,8 @@ def run(state: Path | None, *, remove: bool) -> None:
     report = asyncio.run(_sweep(place, is_dry=not remove))
     out.print(housekeeping.describe(report), markup=False, highlight=False, soft_wrap=True)
     if report.removals or report.uploads:
-        done = f"{report.num_removed} folders removed." if remove else "--remove removes them."
-        out.print(done)
+        removed = f"{report.num_removed} folders and {len(report.uploads)} uploads removed."
+        out.print(removed if remove else "--remove removes them.")
 
 
 async def _sweep(place: Layout, *, is_dry: bool) -> Report:
