@@ -53,7 +53,7 @@ def profile(engine: Engine, case: str, cost_s: dict[str, float]) -> dict[str, fl
         engine.step()
     cost_s.clear()
     fused = engine._runner._fused
-    before = fused.decoder.spent_K.copy() if fused is not None and fused.decoder else None
+    before = fused.decoder.spent_K.copy() if fused is not None and fused.decoder else 0
     num_steps = 0
     while engine.has_work():
         engine.step()
