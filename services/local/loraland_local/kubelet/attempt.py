@@ -8,7 +8,7 @@ from typing import Any
 
 from loraland_local.apiclient import objects
 from loraland_local.apiclient.objects import Object
-from loraland_local.kubelet import environment, logs, sources, volumes
+from loraland_local.kubelet import environment, hosts, logs, sources, volumes
 from loraland_local.kubelet.context import Context
 from loraland_local.kubelet.images import Image
 from loraland_local.kubelet.process import Command
@@ -45,6 +45,7 @@ async def prepare(
     variables = environment.build(
         container, pod, snapshot, base=base, node_allocatable=context.node_allocatable
     )
+    variables = await hosts.resolve(variables, pod, context.cluster)
     arguments = environment.build_arguments(image.entrypoint, container, variables)
     if not arguments:
         raise environment.MissingObjectError(
