@@ -137,8 +137,8 @@ async def call(
         request_serializer=lambda r: r.SerializeToString(),
         response_deserializer=_message(descriptor.output_type).FromString,
     )
+    made = stub(request, metadata=metadata, **({"timeout": 60} | options))
     try:
-        made = stub(request, metadata=metadata, **({"timeout": 60} | options))
         if descriptor.server_streaming:
             async for _ in made:
                 pass
@@ -146,6 +146,10 @@ async def call(
             await made
     except grpc.aio.AioRpcError as error:
         return str(error.code().name)
+    finally:
+        # A caller that is cancelled between two pieces would leave the call to the collector of
+        # garbage otherwise.
+        made.cancel()
     return "OK"
 
 
