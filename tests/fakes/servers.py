@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,5 +60,7 @@ def redis_binary() -> str:
 @contextmanager
 def redis_process(port: int, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with running([redis_binary(), *options, *arguments], port) as process:
-        yield process
+    with tempfile.TemporaryDirectory() as folder:
+        command = [redis_binary(), *options, "--dir", folder, *arguments]
+        with running(command, port) as process:
+            yield process

@@ -91,9 +91,13 @@ class Client:
                     call = connection.stub.GenerateStream(
                         built, metadata=self._metadata(), timeout=attempts.remaining_s
                     )
-                    async for response in call:
-                        has_begun = True
-                        yield wire.read_completion(response)
+                    try:
+                        async for response in call:
+                            has_begun = True
+                            yield wire.read_completion(response)
+                    finally:
+                        # Whoever stops reading wants no more of it; after the end it does nothing.
+                        call.cancel()
             except grpc.aio.AioRpcError as error:
                 failure = from_rpc_error(error)
                 if has_begun:
