@@ -44,9 +44,10 @@ down: setup  ## Stop the laptop stack
 RERUN := --reruns 1 --reruns-delay 2
 
 test: setup  ## Unit and integration tests
-	@$(BIN)/python -m pytest $(RERUN)
+	@$(BIN)/python -m pytest -m "not slow" $(RERUN)
 
-e2e: setup  ## The whole loop on the laptop stack
+e2e: setup  ## What takes its time: outages, several processes, the whole loop on the laptop stack
+	@$(BIN)/python -m pytest tests/integration -m slow --timeout 300 $(RERUN)
 	@$(BIN)/python -m pytest tests/e2e --timeout 900 $(RERUN)
 
 check: setup  ## Format, lint, types, import directions

@@ -26,6 +26,8 @@ from loraland_inference.adapters.leases import Leases
 from loraland_inference.adapters.observer import Observer
 from loraland_inference.adapters.states import Places, State
 
+pytestmark = pytest.mark.slow
+
 RANGE_BYTES = 1024 * 1024
 # Of the weights: several ranges, the last one cut.
 BODY_BYTES = 4 * RANGE_BYTES + 1000

@@ -15,6 +15,8 @@ from operator_objects import build_job_object
 from operator_world import World, path_of, running_world, wait_for
 from servers import free_port
 
+pytestmark = pytest.mark.slow
+
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/loraland-operator"
 EXIT_LOST = 3
 Process = subprocess.Popen[bytes]

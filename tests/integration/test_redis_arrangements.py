@@ -24,6 +24,8 @@ from registry_parties import (
     settings,
 )
 
+pytestmark = pytest.mark.slow
+
 ONE, TWO = "default/one", "default/two"
 
 

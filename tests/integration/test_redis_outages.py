@@ -29,6 +29,8 @@ from registry_parties import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 ONE, TWO = "default/one", "default/two"
 
 

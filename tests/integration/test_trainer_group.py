@@ -24,7 +24,7 @@ Pod = subprocess.Popen[str]
 ALONE = {"maxSteps": 3, "batchSize": 4, "gradientAccumulation": 1}
 HALVES = {"maxSteps": 3, "batchSize": 2, "gradientAccumulation": 1}
 LIMIT_S = 110
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

@@ -121,6 +121,10 @@ def sweep(state: Path, *, grace_s: float, spared: Sequence[int] = ()) -> int:
             continue
     # Not psutil's wait: a killed child of another process stays a zombie until that one looks.
     _wait_ended(state, _KILL_TIMEOUT_S if left else 0, spared)
+    # One that is about to die has no marks any more, and still runs.
+    deadline = time.monotonic() + _KILL_TIMEOUT_S
+    while any(is_alive(process.pid) for process in left) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
     return len(left)
 
 
