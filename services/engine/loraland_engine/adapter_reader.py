@@ -6,6 +6,7 @@ Files only; checked by ``adapter_file``, laid out by ``packed_file``. Safe to ca
 from pathlib import Path
 
 import torch
+from loraland_models import allocation
 
 from loraland_engine import adapter_file, packed_file
 from loraland_engine.lora import LoraAdapter
@@ -45,4 +46,8 @@ class AdapterReader:
             dtype=self._dtype,
             device=device,
         )
-        return self._runner.pack_adapter(adapter)
+        packed = self._runner.pack_adapter(adapter)
+        # What was read is several times as large as what is kept of it.
+        del adapter
+        allocation.return_freed()
+        return packed

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loraland_core.errors import InvalidInput
+from loraland_models import allocation
 
 from loraland_engine import devices, memory
 from loraland_engine.adapter_reader import AdapterReader
@@ -54,6 +55,7 @@ class EngineConfig:
 class Engine:
     """Batched generation over one base model and the adapters in its slots."""
 
+    @allocation.large_apart()
     def __init__(
         self,
         model: Any,

@@ -15,6 +15,7 @@ from torch.nn import functional
 from loraland_engine.lora import LoraAdapter, LoraWeights
 
 JOINABLE = (torch.float32, torch.bfloat16, torch.float16)
+_ALIGN_BYTES = 64
 
 
 class Projection:
@@ -67,17 +68,51 @@ def pack_adapter(adapter: LoraAdapter, *, is_int8: bool) -> LoraAdapter:
     Over int8 linears, the rows of A and B are quantized as well; both scales of a rank multiply the
     same number.
     """
-    packed = {name: _pack(weights, is_int8=is_int8) for name, weights in adapter.weights.items()}
+    memory = _Memory(sum(_packed_bytes(w, is_int8=is_int8) for w in adapter.weights.values()))
+    packed = {
+        name: LoraWeights(*(memory.put(tensor) for tensor in _pack(weights, is_int8=is_int8)))
+        for name, weights in adapter.weights.items()
+    }
     return replace(adapter, weights=packed)
 
 
-def _pack(weights: LoraWeights, *, is_int8: bool) -> LoraWeights:
+class _Memory:
+    """Tensors one after the other, each on a cache line of its own.
+
+    Hundreds of small ones would be scattered among what is read and freed beside them, and each
+    would keep the pages at its ends.
+    """
+
+    def __init__(self, num_bytes: int) -> None:
+        self._bytes = torch.empty(num_bytes, dtype=torch.uint8)
+
+    def put(self, tensor: Tensor) -> Tensor:
+        """Return a copy that lies here."""
+        place = self._bytes[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        self._bytes = self._bytes[_aligned(tensor.nbytes) :]
+        return place.copy_(tensor)
+
+
+def _aligned(num_bytes: int) -> int:
+    return -(-num_bytes // _ALIGN_BYTES) * _ALIGN_BYTES
+
+
+def _packed_bytes(weights: LoraWeights, *, is_int8: bool) -> int:
+    """Return what ``_pack`` returns takes in ``_Memory``."""
+    item_bytes = 1 if is_int8 else torch.float32.itemsize
+    scale_bytes = weights.a_RD.shape[0] * torch.float32.itemsize
+    numbers = (weights.a_RD.numel() * item_bytes, weights.b_RO.numel() * item_bytes)
+    return sum(map(_aligned, (*numbers, scale_bytes)))
+
+
+def _pack(weights: LoraWeights, *, is_int8: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return A, B, and the scale of each rank."""
     a, b = weights.a_RD.float().contiguous(), weights.b_RO.float().contiguous()
     if not is_int8:
-        return LoraWeights(a, b, torch.ones(a.shape[0]))
+        return a, b, torch.ones(a.shape[0])
     a, scale_a = quantize_weight(a)
     b, scale_b = quantize_weight(b)
-    return LoraWeights(a, b, scale_a * scale_b)
+    return a, b, scale_a * scale_b
 
 
 def _join(parts: list[nn.Module], name: str) -> Tensor:

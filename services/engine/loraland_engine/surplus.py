@@ -1,14 +1,12 @@
-"""Weights that nothing reads any more once they were packed, and memory that nobody holds. No I/O.
+"""Weights that nothing reads any more once they were packed. No I/O.
 
 The fused pass multiplies with its own packed copy of int8 weights. Where the model is the engine's
 alone, the integers that it came with are given up.
 """
 
-import ctypes
 import gc
-import sys
 
-from loraland_models import int8
+from loraland_models import allocation, int8
 from torch import nn
 
 
@@ -20,13 +18,6 @@ def give_up_weights(model: nn.Module) -> None:
             if isinstance(module, int8.Int8Linear):
                 # Of all views of it: joined linears share one.
                 module.weight.untyped_storage().resize_(0)
-    return_memory()
-
-
-def return_memory() -> None:
-    """Give freed memory back to the system: loading leaves holes of the weights' size."""
+    # Cycles among what loading made.
     gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    allocation.return_freed()

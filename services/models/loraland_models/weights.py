@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from loraland_models import balancing, int8
+from loraland_models import allocation, balancing, int8
 from loraland_models.sources import ResolvedModel
 
 TORCH_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,6 +68,7 @@ def load_tokenizer(model: ResolvedModel) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+@allocation.large_apart()
 def load_model(
     model: ResolvedModel, precision: Precision, *, device: str | None = None
 ) -> PreTrainedModel:
