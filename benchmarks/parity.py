@@ -35,6 +35,8 @@ from parity_reference import (
 from parity_runs import NUM_TOKENS, Answer, Recorder, Request
 
 PRECISIONS = ("float32", "bf16", "fp16", "nf4", "int8")
+# Of the embedded base, where nothing else is asked for: the others take minutes each on a CPU.
+REAL_PRECISIONS = ("float32", "bf16", "int8")
 LIMIT_PERPLEXITY = 0.04
 TINY_PROMPTS = [list(b"a prompt"), list(b"another, longer than one step of the engine is"), [120]]
 # The third has rank-stabilized scaling, and ranks and alphas of its own for some linears.
@@ -186,7 +188,7 @@ def real_lines(folder: Path, only: "Only") -> Iterator[Line]:
         families.write_adapter(folder / "random", parity_base.load("float32"), rank=3, size=0.02)
     )
     prompts = [tokenizer.encode(text) for text in parity_base.PROMPTS]
-    for precision in filter(only.has_precision, PRECISIONS):
+    for precision in only.precisions or REAL_PRECISIONS:
         subject = Subject(
             parity_base.NAME, precision, build=parity_base.load, tokenizer=tokenizer,
             adapters=adapters,
