@@ -8,6 +8,7 @@ Shapes: N outs, D in, C blocks.
 """
 
 import mmap
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -57,7 +58,9 @@ def huge_memory(num_bytes: int) -> np.ndarray:
     """Return zeroed int8 memory in huge pages where there are any: fewer addresses to look up."""
     memory = mmap.mmap(-1, num_bytes + _HUGE)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        # A kernel that was built without them refuses the advice.
+        with suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
     whole = np.frombuffer(memory, dtype=np.int8)
     start = -whole.ctypes.data % _HUGE
     return whole[start : start + num_bytes]

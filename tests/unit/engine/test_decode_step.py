@@ -1,5 +1,6 @@
 """The compiled step of decoding rows: its products, its sharing of work, and the step as a whole."""
 
+import mmap
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,14 @@ def test_product_of_packed_bytes_is_exact(num_rows: int, num_out: int) -> None:
     expected = rows.astype(np.int32) @ weight.T.astype(np.int32)
     together = np.concatenate(list(sums), axis=1)[:, :num_out]
     np.testing.assert_array_equal(together, expected)
+
+
+def test_memory_comes_without_huge_pages_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that knows no such advice refuses it; the memory is there all the same."""
+    monkeypatch.setattr(mmap, "MADV_HUGEPAGE", 9999, raising=False)
+
+    memory = byte_blocks.huge_memory(100)
+    assert (memory.shape, memory.any()) == ((100,), False)
 
 
 @compiled
