@@ -1,7 +1,7 @@
 """The Python client: typed calls with a deadline, each to the replica that fits it best.
 
-async with Client("127.0.0.1:8500", token) as client:
-answer = await client.generate("Where is my parcel?", adapter="default/support")
+    async with Client("127.0.0.1:8500", token) as client:
+        answer = await client.generate(prompt="Where is my parcel?", adapter="default/support")
 
 Several replicas are a list of addresses, or ``dns:///name:port`` of a headless Service. A call that
 fails where trying again is safe goes to another one.

@@ -129,6 +129,10 @@ class Replicas:
         self._metadata = metadata
         self._tls = tls
         self._names = tuple(a for a in self._given if a.startswith(DNS_PREFIX))
+        for name in self._names:
+            host, _, port = name.removeprefix(DNS_PREFIX).rpartition(":")
+            if not host or not port.isdecimal():
+                raise ValueError(f"addresses: {name!r} names no port; expected dns:///name:port")
         self._by_address = {
             a: self._connect(a, "") for a in self._given if not a.startswith(DNS_PREFIX)
         }

@@ -180,10 +180,15 @@ async def test_replicas_follow_a_name_that_changes(monkeypatch: pytest.MonkeyPat
     assert seen == [two, two, ["10.0.0.2:1", "10.0.0.3:1"]]
 
 
-def test_client_wants_an_address() -> None:
+@pytest.mark.parametrize(
+    "addresses",
+    [[], ["dns:///replicas"], ["dns:///replicas:grpc"]],
+    ids=["none", "no-port", "no-number"],
+)
+def test_client_wants_addresses_with_ports(addresses: list[str]) -> None:
     """A mistake of the program is told at once."""
     with pytest.raises(ValueError, match="addresses"):
-        Replicas([], tuple)
+        Replicas(addresses, tuple)
 
 
 @pytest.mark.parametrize(
