@@ -8,7 +8,6 @@ Shapes: N outs, D in, C blocks.
 """
 
 import mmap
-from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -56,11 +55,10 @@ def packed_bytes(num_out: int, num_in: int) -> int:
 
 def huge_memory(num_bytes: int) -> np.ndarray:
     """Return zeroed int8 memory in huge pages where there are any: fewer addresses to look up."""
-    memory = mmap.mmap(-1, num_bytes + _HUGE)
+    # Private: shared memory has huge pages only where the machine's administrator turned them on.
+    memory = mmap.mmap(-1, num_bytes + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        # A kernel that was built without them refuses the advice.
-        with suppress(OSError):
-            memory.madvise(mmap.MADV_HUGEPAGE)
+        memory.madvise(mmap.MADV_HUGEPAGE)
     whole = np.frombuffer(memory, dtype=np.int8)
     start = -whole.ctypes.data % _HUGE
     return whole[start : start + num_bytes]
