@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from loraland_core import imports, names
+from loraland_core import artifacts, imports, names
 from loraland_core.catalogue import BaseModelEntry
 from loraland_core.errors import InvalidInput, NotFound, Unavailable
 from loraland_core.imports import ImportResult
@@ -11,7 +11,7 @@ from loraland_core.resources import Adapter
 from loraland_core.store import Store
 
 from loraland_operator import cluster as kubernetes
-from loraland_operator import importer_pod
+from loraland_operator import importer_pod, manifests
 from loraland_operator.cluster import Cluster
 from loraland_operator.mirror import Mirror
 from loraland_operator.plan.finetunejob import Settings
@@ -53,14 +53,14 @@ class Importer:
         return Import(job=job, pods=mine)
 
     def _build(self, adapter: Adapter, entry: BaseModelEntry) -> tuple[Apply, ...]:
-        manifests = importer_pod.build(
+        built = importer_pod.build(
             adapter,
             entry,
             image=self.settings.image,
             log_format=self.settings.log_format,
             store=self.settings.store,
         )
-        return tuple(Apply(manifest) for manifest in manifests)
+        return tuple(Apply(manifest) for manifest in built)
 
     async def _find_job(self, adapter: Adapter) -> Object | None:
         """Return the Job; only the API server is believed that there is none."""
@@ -71,7 +71,11 @@ class Importer:
     async def _read_result(self, adapter: Adapter) -> tuple[ImportResult | None, str]:
         key = imports.result_key(adapter.metadata.uid, imports.source_hash(adapter.spec.source))
         try:
-            return imports.parse_result(await asyncio.to_thread(self.store.read, key)), ""
+            result = imports.parse_result(await asyncio.to_thread(self.store.read, key))
+            manifest = manifests.artifact_prefix(adapter, result.digest) + artifacts.MANIFEST_FILE
+            # An artifact that was swept since has to be imported again.
+            is_there = await asyncio.to_thread(self.store.exists, manifest)
+            return result if is_there else None, ""
         except NotFound:
             return None, ""
         except (InvalidInput, Unavailable) as error:

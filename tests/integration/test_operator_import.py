@@ -59,6 +59,25 @@ def test_import_ends_in_the_registry(world: World) -> None:
     assert (record.digest, len(world.api.list(path_of("jobs")))) == (digest, 1)
 
 
+def test_swept_artifact_is_not_taken_for_imported(world: World) -> None:
+    """Of a result without its artifact the condition says what to do."""
+    adapter = create(world, "swept")
+    job = job_of(world, "swept")
+    source = imports.SourceSpec.model_validate(adapter["spec"]["source"])
+    key = imports.result_key(adapter["metadata"]["uid"], imports.source_hash(source))
+    prefix = artifacts.adapter_prefix("default", "swept", "e" * 64)
+    result = imports.ImportResult(digest="e" * 64, uri=world.store.uri(prefix))
+    world.store.write(key, result.to_json())
+    world.complete(job)
+
+    def advice() -> str:
+        obj = world.api.call("GET", path_of(ADAPTERS, "swept"))
+        return " ".join(c["message"] for c in obj.get("status", {}).get("conditions", []))
+
+    wait_for(lambda: f"delete Job {job['metadata']['name']}" in advice(), "the advice")
+    assert world.record("default/swept") is None
+
+
 def test_failed_import_says_why(world: World) -> None:
     """The pod's last words are the condition's message; nothing is registered."""
     create(world, "missing", "s3://theirs/nowhere")

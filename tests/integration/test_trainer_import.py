@@ -121,6 +121,17 @@ def test_second_attempt_finds_the_result(scene: Scene) -> None:
     assert scene.run(source) == (0, "")
 
 
+def test_artifact_that_was_swept_is_imported_again(scene: Scene) -> None:
+    """A result whose artifact is gone is no result."""
+    source = volume(scene.adapter)
+    scene.run(source)
+    manifest = scene.store.key(scene.result(source).uri) + artifacts.MANIFEST_FILE
+    scene.store.delete(manifest)
+
+    assert scene.run(source) == (0, "")
+    assert scene.store.exists(manifest)
+
+
 def _drop_weights(folder: Path) -> None:
     (folder / artifacts.WEIGHTS_FILE).rename(folder / "adapter_model.bin")
 

@@ -68,8 +68,10 @@ def _follow(job: Object, job_pods: Sequence[Object], draft: Draft[AdapterStatus]
         again = f"to try again, delete Job {job['metadata']['name']}"
         return _fail(draft, f"{cause.reason}: {cause.message}; {again}", None)
     if end == "Complete":
-        # The store may show the result a moment later.
-        return _wait(draft, "the import is done, its result not there yet", OUTSIDE_RETRY_S)
+        # The store may show them a moment later; if not, the sweep took them long ago.
+        again = f"if it stays away, delete Job {job['metadata']['name']} to import again"
+        message = f"the import is done, its artifact not there; {again}"
+        return _wait(draft, message, OUTSIDE_RETRY_S)
     _, obstacle = pods.find_obstacle(job_pods)
     return _wait(draft, obstacle or "a pod fetches, checks and uploads the files", None)
 

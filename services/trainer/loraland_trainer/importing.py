@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from loraland_core import artifacts, imports, prompts
 from loraland_core.artifacts import File, Manifest
-from loraland_core.errors import InvalidInput, Unavailable
+from loraland_core.errors import InvalidInput, NotFound, Unavailable
 from loraland_core.imports import ImportResult, ImportSpec
 from loraland_core.prompts import PROMPT_FILE, PromptTemplate
 from loraland_core.store import Store
@@ -47,7 +47,7 @@ def run(spec: ImportSpec, config: Config) -> None:
     """Import the adapter unless its result is there already."""
     store = Store(spec.store)
     try:
-        if store.exists(spec.result_key):
+        if _is_done(store, spec):
             log.info("%s/%s is imported already; nothing to do", spec.namespace, spec.name)
             return
         with tempfile.TemporaryDirectory(prefix="loraland-") as name:
@@ -61,6 +61,17 @@ def run(spec: ImportSpec, config: Config) -> None:
             patience.insist("the upload of the adapter", upload)
     finally:
         store.close()
+
+
+def _is_done(store: Store, spec: ImportSpec) -> bool:
+    """Return whether an earlier attempt left its result, and the artifact is still there."""
+    try:
+        result = imports.parse_result(store.read(spec.result_key))
+    except NotFound:
+        return False
+    prefix = artifacts.adapter_prefix(spec.namespace, spec.name, result.digest)
+    # The sweep removes digests beyond the history, and leaves results.
+    return store.exists(prefix + artifacts.MANIFEST_FILE)
 
 
 def prepare(

@@ -55,7 +55,10 @@ STATIONS = [
         id="failed",
     ),
     pytest.param(
-        Import(job=build_child("u", "Complete")), "Unknown/Importing", "result", id="no-result-yet"
+        Import(job=build_child("u", "Complete")),
+        "Unknown/Importing",
+        "delete Job",
+        id="no-artifact",
     ),
     pytest.param(Import(result=RESULT), "Unknown/Importing", DIGEST[:12], id="done"),
 ]
