@@ -32,9 +32,8 @@ def main(arguments: Sequence[str] = ()) -> int:
         # A job's author may have set it, and trying again does not help.
         return report_failure(error, paths.termination_log())
     noise.hush()
-    several = _group_to_start(arguments)
-    if several is not None:
-        return several
+    if not arguments and _is_to_start_others():
+        return _explained(_launch, config.termination_log)
     terminator = Terminator()
     terminator.install()
     if list(arguments) == [IMPORT]:
@@ -42,19 +41,19 @@ def main(arguments: Sequence[str] = ()) -> int:
     return attempt(config, terminator=terminator)
 
 
-def _group_to_start(arguments: Sequence[str]) -> int | None:
-    """Start the processes of a job that has several, and return their exit code; else None."""
-    if arguments or int(os.environ.get("WORLD_SIZE", "1")) > 1 or not _has_several():
-        return None
+def _is_to_start_others() -> bool:
+    """Whether the job has several processes, and this is none of them."""
+    names = ("LORALAND_NUM_NODES", "LORALAND_NUM_PROC_PER_NODE")
+    has_several = any(os.environ.get(name, "1") not in ("", "1") for name in names)
+    return has_several and int(os.environ.get("WORLD_SIZE", "1")) == 1
+
+
+def _launch() -> int:
+    """Start the processes of a job that has several, and return their exit code."""
     # Imported here: it imports torch.
     from loraland_trainer import group  # noqa: PLC0415
 
     return group.launch(group.read(os.environ))
-
-
-def _has_several() -> bool:
-    names = ("LORALAND_NUM_NODES", "LORALAND_NUM_PROC_PER_NODE")
-    return any(os.environ.get(name, "1") not in ("", "1") for name in names)
 
 
 def attempt(config: Config, *, terminator: Terminator) -> int:
