@@ -153,7 +153,9 @@ async def test_slow_redis_is_no_outage(server: Server, operator: Operator) -> No
     """A fifth of a second each way delays, and breaks nothing."""
     slow = gate.Gate(server.port, delay_s=0.2)
     try:
-        async with running_replica(settings(f"redis://127.0.0.1:{slow.port}")) as replica:
+        # A timeout that a busy machine does not reach either.
+        where = settings(f"redis://127.0.0.1:{slow.port}", TIMEOUT_S="30")
+        async with running_replica(where) as replica:
             record = await operator.put(ONE, build_record())
             await converged(operator, replica, record)
             changed = await operator.put(ONE, build_record("b" * 64))
