@@ -61,7 +61,7 @@ def read(environ: Mapping[str, str] = os.environ) -> Config:
         log_format=_choice(environ, "LORALAND_LOG_FORMAT", ("text", "json")),
         log_level=environ.get("LORALAND_LOG_LEVEL") or "INFO",
         num_workers=_number(environ, "LORALAND_NUM_WORKERS", 8, least=1),
-        sweep=_choice(environ, "LORALAND_SWEEP", ("remove", "report", "off")),
+        sweep=_choice(environ, "LORALAND_SWEEP", ("report", "remove", "off")),
         sweep_every_s=_number(environ, "LORALAND_SWEEP_EVERY_S", 3600, least=60),
         namespace=environ.get("POD_NAMESPACE") or "default",
         # A pod runs one operator at a time: restarted in its place, it leads on at once.

@@ -16,6 +16,8 @@ from loraland_operator import manifests, trainer_pod
 Manifest = dict[str, Any]
 
 BACKOFF_LIMIT = 3
+# For all attempts: a source that trickles ends some time.
+DEADLINE_S = 2 * 3600
 _DIRECTORY, _, _FILE = imports.IMPORT_FILE.rpartition("/")
 _RESOURCES: Manifest = {
     "requests": {"cpu": "250m", "memory": "1Gi"},
@@ -53,6 +55,7 @@ def build(
         "metadata": _metadata(adapter),
         "spec": {
             "backoffLimit": BACKOFF_LIMIT,
+            "activeDeadlineSeconds": DEADLINE_S,
             "podFailurePolicy": manifests.failure_policy(),
             "template": {
                 "metadata": {"labels": _labels(adapter)},

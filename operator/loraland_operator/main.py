@@ -35,6 +35,7 @@ from loraland_operator.resync import Resync
 from loraland_operator.workqueue import Reconcile, Workqueue
 
 LEASE = "loraland-operator"
+END_TIMEOUT_S = 5.0
 log = logging.getLogger(__name__)
 
 
@@ -132,7 +133,7 @@ async def _lead(
             endless["sweep"] = _sweep(settings, doors, leadership)
         for name, work in endless.items():
             task = asyncio.create_task(work, name=name)
-            stack.callback(task.cancel)
+            stack.push_async_callback(_end, task)
             background.append(task)
         await _watch(settings, mirror, queue, background, stop)
 
@@ -147,6 +148,12 @@ def _sweep(settings: Config, doors: Doors, leadership: Leadership) -> Coroutine[
     )
     housekeeping.before_write = leadership.check
     return housekeeping.run(settings.sweep_every_s, is_dry=settings.sweep == "report")
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait until it is over; how it ended has been looked at already."""
+    task.cancel()
+    await asyncio.wait([task], timeout=END_TIMEOUT_S)
 
 
 async def _open_doors(

@@ -7,6 +7,7 @@ huge pages where the system has them: a step reads every one of them.
 Shapes: N outs, D in, C blocks.
 """
 
+import contextlib
 import mmap
 from importlib import import_module
 from typing import Any
@@ -57,7 +58,8 @@ def huge_memory(num_bytes: int) -> np.ndarray:
     """Return zeroed int8 memory in huge pages where there are any: fewer addresses to look up."""
     # Private: shared memory has huge pages only where the machine's administrator turned them on.
     memory = mmap.mmap(-1, num_bytes + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
+    # A kernel that knows no such advice refuses it.
+    with contextlib.suppress(AttributeError, OSError):
         memory.madvise(mmap.MADV_HUGEPAGE)
     whole = np.frombuffer(memory, dtype=np.int8)
     start = -whole.ctypes.data % _HUGE

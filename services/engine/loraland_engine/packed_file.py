@@ -79,12 +79,12 @@ def read(path: Path, *, packing: str, device: torch.device | str = "cpu") -> Lor
         with path.open("rb") as file:
             header_bytes = struct.unpack("<Q", file.read(8))[0]
             header = json.loads(file.read(header_bytes))
-    except (OSError, struct.error, ValueError) as error:
+        metadata = header.pop("__metadata__", {})
+        end = 8 + header_bytes + max(e["data_offsets"][1] for e in header.values())
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _lost(path, str(error)) from error
-    metadata = header.pop("__metadata__", {})
     if metadata.get("packing") != packing:
         raise _lost(path, f"is of packing {metadata.get('packing')!r}, not {packing!r}")
-    end = 8 + header_bytes + max(e["data_offsets"][1] for e in header.values())
     if end != size_bytes:
         raise _lost(path, f"ends after {size_bytes} bytes, not {end}")
     storage = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=size_bytes)
