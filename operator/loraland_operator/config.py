@@ -18,54 +18,72 @@ METRICS_PORT = 9090
 
 
 @dataclass(frozen=True)
-class Config:
+class Place:
+    """Where the operator works and how it logs: all that its commands need to know."""
+
+    # Empty: all namespaces.
+    watch_namespaces: tuple[str, ...]
+    # Where the Lease lies.
+    namespace: str
+    log_format: str
+    log_level: str
+
+
+@dataclass(frozen=True)
+class Config(Place):
     """What ``main`` hands out."""
 
     trainer_image: str
     store: StoreConfig
     redis: RedisSettings
     catalogue_file: Path
-    # Empty: all namespaces.
-    watch_namespaces: tuple[str, ...]
     bind_address: str
     liveness_port: int
     metrics_port: int
-    log_format: str
-    log_level: str
     num_workers: int
     # remove, report or off.
     sweep: str
     sweep_every_s: int
-    # Where the Lease lies, and by what name this process holds it.
-    namespace: str
+    # By what name this process holds the Lease.
     identity: str
+
+
+def read_place(environ: Mapping[str, str] = os.environ) -> Place:
+    """Return the settings of ``Place``; a senseless one is named."""
+    namespaces = environ.get("LORALAND_WATCH_NAMESPACES", "")
+    return Place(
+        watch_namespaces=tuple(n.strip() for n in namespaces.split(",") if n.strip()),
+        namespace=environ.get("POD_NAMESPACE") or "default",
+        log_format=_choice(environ, "LORALAND_LOG_FORMAT", ("text", "json")),
+        log_level=environ.get("LORALAND_LOG_LEVEL") or "INFO",
+    )
 
 
 def read(environ: Mapping[str, str] = os.environ) -> Config:
     """Return the settings; an absent or senseless one is named."""
-    namespaces = environ.get("LORALAND_WATCH_NAMESPACES", "")
     return Config(
+        **vars(read_place(environ)),
         trainer_image=_required(environ, "LORALAND_TRAINER_IMAGE"),
-        store=StoreConfig(
-            bucket=_required(environ, "LORALAND_STORE_BUCKET"),
-            prefix=environ.get("LORALAND_STORE_PREFIX", ""),
-            endpoint_url=environ.get("LORALAND_STORE_ENDPOINT_URL") or None,
-            region=environ.get("LORALAND_STORE_REGION") or "us-east-1",
-        ),
+        store=_read_store(environ),
         redis=redis_settings.read(environ),
         catalogue_file=Path(environ.get("LORALAND_CATALOGUE") or paths.mounted(CATALOGUE_FILE)),
-        watch_namespaces=tuple(n.strip() for n in namespaces.split(",") if n.strip()),
         bind_address=environ.get("POD_IP") or "0.0.0.0",  # noqa: S104 (a pod's own network)
         liveness_port=_number(environ, "LORALAND_LIVENESS_PORT", LIVENESS_PORT, least=0),
         metrics_port=_number(environ, "LORALAND_METRICS_PORT", METRICS_PORT, least=0),
-        log_format=_choice(environ, "LORALAND_LOG_FORMAT", ("text", "json")),
-        log_level=environ.get("LORALAND_LOG_LEVEL") or "INFO",
         num_workers=_number(environ, "LORALAND_NUM_WORKERS", 8, least=1),
         sweep=_choice(environ, "LORALAND_SWEEP", ("report", "remove", "off")),
         sweep_every_s=_number(environ, "LORALAND_SWEEP_EVERY_S", 3600, least=60),
-        namespace=environ.get("POD_NAMESPACE") or "default",
         # A pod runs one operator at a time: restarted in its place, it leads on at once.
         identity=environ.get("POD_NAME") or f"{socket.gethostname()}-{uuid.uuid4()}",
+    )
+
+
+def _read_store(environ: Mapping[str, str]) -> StoreConfig:
+    return StoreConfig(
+        bucket=_required(environ, "LORALAND_STORE_BUCKET"),
+        prefix=environ.get("LORALAND_STORE_PREFIX", ""),
+        endpoint_url=environ.get("LORALAND_STORE_ENDPOINT_URL") or None,
+        region=environ.get("LORALAND_STORE_REGION") or "us-east-1",
     )
 
 

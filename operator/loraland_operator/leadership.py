@@ -18,13 +18,15 @@ from datetime import UTC, datetime
 
 from loraland_core.errors import LoraLandError
 
-from loraland_operator.cluster import LEASES, Cluster, Object
+from loraland_operator.cluster import LEASES, AlreadyExists, Cluster, Object, Stale
 from loraland_operator.plan import lease as plan
 
 log = logging.getLogger(__name__)
 
+LEASE = "loraland-operator"
 EXIT_LOST = 3
 _REQUEST_TIMEOUT_S = 4.0
+_SEIZE_AGAIN_S = 0.05
 
 
 def _clock_s() -> float:
@@ -97,6 +99,20 @@ class Leadership:
                     log.error("the Lease %s is lost: ending", self._name)
                     self._end()
 
+    async def seize(self, hold_s: int) -> bool:
+        """Take the Lease for so long, whoever has it; return whether somebody else had it."""
+        while True:
+            found = await self._cluster.find(LEASES, self._namespace, self._name)
+            self._note(found)
+            try:
+                self._note(await self._write(duration_s=hold_s))
+            except (Stale, AlreadyExists):
+                # It was renewed meanwhile: the next look has the newer version.
+                await asyncio.sleep(_SEIZE_AGAIN_S)
+                continue
+            holder = (found or {}).get("spec", {}).get("holderIdentity")
+            return holder not in (None, "", self._identity)
+
     async def release(self) -> None:
         """Let another one lead at once; if the API server does not answer, it waits for expiry."""
         if self._renewed_s is None or self._seen is None:
@@ -135,8 +151,8 @@ class Leadership:
         if _version(found) != _version(self._seen):
             self._note(found)
 
-    async def _write(self) -> Object:
-        spec = plan.next_spec(self._seen, self._identity, datetime.now(UTC))
+    async def _write(self, *, duration_s: float = plan.DURATION_S) -> Object:
+        spec = plan.next_spec(self._seen, self._identity, datetime.now(UTC), duration_s=duration_s)
         if self._seen is None:
             metadata = {"namespace": self._namespace, "name": self._name}
             return await self._cluster.create(

@@ -26,7 +26,7 @@ from loraland_operator.fleets import Fleets
 from loraland_operator.health import Check, serving
 from loraland_operator.housekeeping import Housekeeping
 from loraland_operator.importer import Importer
-from loraland_operator.leadership import Leadership
+from loraland_operator.leadership import LEASE, Leadership
 from loraland_operator.mirror import Key, Mirror
 from loraland_operator.plan.finetunejob import Settings
 from loraland_operator.progress import ProgressReader
@@ -34,7 +34,6 @@ from loraland_operator.registry import Registry
 from loraland_operator.resync import Resync
 from loraland_operator.workqueue import Reconcile, Workqueue
 
-LEASE = "loraland-operator"
 END_TIMEOUT_S = 5.0
 log = logging.getLogger(__name__)
 

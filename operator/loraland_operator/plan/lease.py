@@ -24,15 +24,17 @@ def may_take(lease: Object | None, identity: str, *, unchanged_for_s: float) -> 
     return unchanged_for_s >= float(spec.get("leaseDurationSeconds") or DURATION_S)
 
 
-def next_spec(lease: Object | None, identity: str, now: datetime) -> dict[str, Any]:
+def next_spec(
+    lease: Object | None, identity: str, now: datetime, *, duration_s: float = DURATION_S
+) -> dict[str, Any]:
     """Return the spec that makes ``identity`` the holder as of now."""
     spec = (lease or {}).get("spec") or {}
     time = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
     if spec.get("holderIdentity") == identity:
-        return {**spec, "leaseDurationSeconds": int(DURATION_S), "renewTime": time}
+        return {**spec, "leaseDurationSeconds": int(duration_s), "renewTime": time}
     return {
         "holderIdentity": identity,
-        "leaseDurationSeconds": int(DURATION_S),
+        "leaseDurationSeconds": int(duration_s),
         "acquireTime": time,
         "renewTime": time,
         "leaseTransitions": int(spec.get("leaseTransitions") or 0) + bool(spec),
