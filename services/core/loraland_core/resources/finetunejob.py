@@ -38,6 +38,13 @@ def _config(*pairs: tuple[str, str]) -> ConfigDict:
 class LoraSpec(Model):
     """The adapter's shape. Source of the defaults: LoRA Land, arXiv 2405.00732."""
 
+    model_config = _config(
+        (
+            "!has(self.learningRateRatio) || double(self.learningRateRatio) >= 1.0",
+            "learningRateRatio must be at least 1: it says how much faster B learns than A",
+        )
+    )
+
     rank: int = Field(default=8, ge=1, le=256, description="Rank of the low-rank update.")
     alpha: int = Field(default=16, ge=1, le=1024, description="The update is scaled by alpha/rank.")
     dropout: Decimal = Field(default="0", description="Dropout before A, a decimal string.")
@@ -46,6 +53,27 @@ class LoraSpec(Model):
             default=["q_proj", "v_proj"],
             description="Linear modules that get an update, by name; all-linear for every one.",
         )
+    )
+    rs_lora: bool = Field(
+        default=False, description="Scale by alpha / sqrt(rank) instead: rank-stabilized LoRA."
+    )
+    learning_rate_ratio: Decimal = Field(
+        default="1",
+        description="LoRA+: B learns this many times faster than A, a decimal string.",
+    )
+
+
+class EarlyStoppingSpec(Model):
+    """Ends a training that no longer learns; what is kept is the best adapter seen."""
+
+    every_steps: int = Field(
+        default=50, ge=1, le=1_000_000, description="Steps between two looks at the held-out loss."
+    )
+    patience: int = Field(
+        default=3, ge=1, le=1000, description="Looks without an improvement before the end."
+    )
+    min_improvement: Decimal = Field(
+        default="0", description="By how much the loss must fall to count, a decimal string."
     )
 
 
@@ -80,6 +108,25 @@ class TrainingSpec(Model):
         default=1024, ge=8, le=131_072, description="Longer rows are cut, in tokens."
     )
     seed: int = Field(default=0, ge=0, le=2_147_483_647, description="Same seed, same adapter.")
+    batching: Literal["Packed", "LengthGrouped"] = Field(
+        default="Packed",
+        description="Rows of a micro-step end to end without padding, or padded to the longest.",
+    )
+    auto_batch_size: bool = Field(
+        default=True,
+        description="Fit the rows of a micro-step to the memory; batchSize x gradientAccumulation"
+        " rows make a step either way.",
+    )
+    gradient_checkpointing: Literal["Auto", "Always", "Never"] = Field(
+        default="Auto",
+        description="Compute activations twice instead of keeping them; Auto: where memory is short.",
+    )
+    optimizer: Literal["Auto", "AdamW", "PagedAdamW8bit"] = Field(
+        default="Auto", description="Auto: paged 8-bit AdamW for QLoRA on a GPU, else AdamW."
+    )
+    early_stopping: EarlyStoppingSpec | None = Field(
+        default=None, description="End when the held-out loss falls no more; never if not given."
+    )
 
 
 class S3Dataset(Model):
