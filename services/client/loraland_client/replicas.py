@@ -192,7 +192,8 @@ class Replicas:
             self._hurry.clear()
             jitter = random.uniform(0.8, 1.2)  # noqa: S311 (no secret)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), REFRESH_EVERY_S * jitter)
+                async with asyncio.timeout(REFRESH_EVERY_S * jitter):
+                    await self._hurry.wait()
 
     async def _resolve(self) -> None:
         """Follow the names to their addresses; a name that fails keeps those it had."""

@@ -38,7 +38,8 @@ async def end(process: Process) -> int:
     if process.stdin is not None:
         process.stdin.close()
     try:
-        return await asyncio.wait_for(process.wait(), END_S)
+        async with asyncio.timeout(END_S):
+            return await process.wait()
     except TimeoutError:
         with suppress(ProcessLookupError):
             process.kill()

@@ -249,12 +249,14 @@ class Server:
     async def _finish_requests(self) -> None:
         await self._set_health(is_serving=False)
         try:
-            await asyncio.wait_for(self._state.idle.wait(), self._config.drain_grace_s)
+            async with asyncio.timeout(self._config.drain_grace_s):
+                await self._state.idle.wait()
         except TimeoutError:
             num_ended = self._state.end(lambda _: Unavailable(STOPPING, retry_after_s=1.0))
             log.warning("%d requests outlast the grace period and are ended", num_ended)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._state.idle.wait(), END_S)
+                async with asyncio.timeout(END_S):
+                    await self._state.idle.wait()
 
     async def _stop(self, server: grpc.aio.Server) -> None:
         await server.stop(grace=END_S)

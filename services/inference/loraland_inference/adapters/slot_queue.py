@@ -29,7 +29,9 @@ class SlotQueue:
                 if now_s() >= drain_s and self._turns[0] is turn:
                     self._start_drain()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(turn.wait(), DRAIN_AFTER_S)
+                    # ``wait_for`` may lose a cancellation that comes together with the turn.
+                    async with asyncio.timeout(DRAIN_AFTER_S):
+                        await turn.wait()
             yield
         finally:
             self._turns.remove(turn)
