@@ -13,7 +13,7 @@ size, G key/value heads, K kinds of phases.
 
 import numpy as np
 
-from loraland_engine import byte_blocks, row_kernels, turns
+from loraland_engine import byte_blocks, rounding, row_kernels, turns
 from loraland_engine.native import compiled, cycles, spread
 
 KINDS = (
@@ -159,7 +159,7 @@ def attend(
                     out_TD[t, columns],
                 )  # fmt: skip
         if turns.done(heads, t) == parts - 1:
-            row_kernels.quantize(out_TD[t], rows_TD, scale_T, t)
+            rounding.round_row(out_TD[t], rows_TD, scale_T, t)
         turns.done(counters, phase)
         item = turns.take(counters, phase)
     turns.wait(counters, phase, num_items)

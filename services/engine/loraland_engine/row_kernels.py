@@ -21,7 +21,6 @@ import numpy as np
 
 from loraland_engine import prompt_lora
 from loraland_engine.native import (
-    bits_of_float,
     carray,
     compiled,
     float_from_bits,
@@ -29,6 +28,7 @@ from loraland_engine.native import (
     prefetch,
     spread,
 )
+from loraland_engine.rounding import round_row
 
 TILE_ROWS = prompt_lora.DECODING_ROWS
 LINE_BYTES = 64
@@ -165,22 +165,6 @@ def scale_and_add(y_TN, x_TD, scale_T, bias_N, tile, slot, table_SP4, start_P, l
 
 
 @compiled
-def quantize(x, rows, scales, t):
-    """Write row ``t`` as bytes around 128, and its scale."""
-    # A float's bits without the sign grow with its magnitude, and integers' maximum is vectorized.
-    largest = np.int32(0)
-    for d in range(x.shape[0]):
-        largest = max(largest, bits_of_float(x[d]) & np.int32(0x7FFFFFFF))
-    scale = max(float_from_bits(largest), np.float32(1e-12)) / np.float32(127.0)
-    inverse = np.float32(1.0) / scale
-    row = rows[t]
-    for d in range(x.shape[0]):
-        # The sum is positive: cutting its fraction off rounds to the nearest byte.
-        row[d] = np.uint8(np.int32(x[d] * inverse + np.float32(128.5)))
-    scales[t] = scale
-
-
-@compiled
 def normalize(x, weight, epsilon, out):
     total = np.float32(0.0)
     for d in range(x.shape[0]):
@@ -210,7 +194,7 @@ def _norm_rows(
     for t in range(begin, end):
         normalize(x_TD[t], weight_D, epsilon, out_TD[t])
         if is_int8:
-            quantize(out_TD[t], rows_TD, scale_T, t)
+            round_row(out_TD[t], rows_TD, scale_T, t)
 
 
 @compiled
@@ -286,7 +270,7 @@ def _finish_residual(
                 residual[n] += y[n]
             normalize(residual, weight_N, epsilon, out_TN[t])
             if is_int8:
-                quantize(out_TN[t], rows_TN, scale_out_T, t)
+                round_row(out_TN[t], rows_TN, scale_out_T, t)
 
 
 @compiled
@@ -319,7 +303,7 @@ def _finish_gate(
                 gate = y[d]
                 out[d] = gate / (np.float32(1.0) + exponential(-gate)) * y[width + d]
             if is_int8:
-                quantize(out, rows_TD, scale_out_T, t)
+                round_row(out, rows_TD, scale_out_T, t)
 
 
 @compiled
@@ -354,7 +338,7 @@ def _attend_rows(
                 values = values_SGLE[kv_slot_T[t], head // group]
                 attend_head(y_TN[t, columns], keys, values, scaling, scores, out_TD[t, columns])
         if is_int8:
-            quantize(out_TD[t], rows_TD, scale_T, t)
+            round_row(out_TD[t], rows_TD, scale_T, t)
 
 
 @compiled
