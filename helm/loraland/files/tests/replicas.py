@@ -42,7 +42,7 @@ async def find_missing(base_model: str) -> str:
             names = await redis.zrevrange(keys.replicas(base_model), 0, -1)
             found = [keys.beat(base_model, text(name)) for name in names]
             beats = await redis.mget(found) if found else []
-    except Exception as error:  # noqa: BLE001 (whatever Redis's client raises is the answer)
+    except Exception as error:
         return f"Redis: {redis_connection.describe(error)}"
     if epoch is None:
         return "the operator has not published the registry"
