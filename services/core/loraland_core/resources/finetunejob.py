@@ -21,7 +21,12 @@ from loraland_core.resources.common import (
 )
 
 Template = Annotated[str, Field(min_length=1, max_length=16384)]
-Metric = Literal["ExactMatch", "JsonFieldMatch", "Accuracy", "F1", "RougeL", "MAE"]
+Metric = Literal[
+    "ExactMatch", "JsonFieldMatch", "Accuracy", "F1", "RougeL", "MAE", "Perplexity", "PassAt1"
+]
+# The one metric that is better when it is lower.
+PERPLEXITY = "Perplexity"
+PASS_AT_1 = "PassAt1"
 # What may change on a live job; everything else is fixed at creation.
 MUTABLE_FIELDS = ("suspend", "ttlSecondsAfterFinished", "activeDeadlineSeconds")
 
@@ -127,6 +132,10 @@ class TrainingSpec(Model):
     early_stopping: EarlyStoppingSpec | None = Field(
         default=None, description="End when the held-out loss falls no more; never if not given."
     )
+    report_to: Annotated[list[Literal["MLflow", "WandB"]], Field(max_length=2)] = Field(
+        default=[],
+        description="Trackers that are told every step; set up by their variables in pod.env.",
+    )
 
 
 class S3Dataset(Model):
@@ -219,16 +228,42 @@ class GateSpec(Model):
     """What the tuned model must reach before an Adapter is published; on the first metric."""
 
     minimum: Decimal | None = Field(default=None, description="Least score, a decimal string.")
-    must_beat_base: bool = Field(default=False, description="Score above the base model's.")
+    maximum: Decimal | None = Field(
+        default=None, description="Highest perplexity, a decimal string; for Perplexity alone."
+    )
+    must_beat_base: bool = Field(default=False, description="Score better than the base model.")
 
 
 class EvaluationSpec(Model):
-    metrics: Annotated[list[Metric], Field(min_length=1, max_length=6)] = Field(
+    """How well base and tuned model answer the held-out rows."""
+
+    model_config = _config(
+        (
+            f"('{PASS_AT_1}' in self.metrics) == has(self.program)",
+            "PassAt1 and program need each other: program is what runs an answer and its tests",
+        ),
+        (
+            "!has(self.program) || self.program.contains('{answer}')",
+            "program must have the placeholder {answer}, where the model's answer comes in",
+        ),
+        (
+            f"self.metrics[0] == '{PERPLEXITY}' ? !has(self.gate.minimum) : !has(self.gate.maximum)",
+            "gate.maximum is for Perplexity, which is better when it is lower, and gate.minimum for"
+            " every other first metric",
+        ),
+    )
+
+    metrics: Annotated[list[Metric], Field(min_length=1, max_length=8)] = Field(
         default=["ExactMatch"], description="Scores to report; the gate looks at the first."
     )
     max_samples: int = Field(default=64, ge=1, le=100_000, description="Held-out rows used.")
     max_new_tokens: int = Field(default=64, ge=1, le=8192, description="Longest answer, in tokens.")
     gate: GateSpec = Field(default=GateSpec(), description="Condition for publishing.")
+    program: Template | None = Field(
+        default=None,
+        description="Template of the Python program that PassAt1 runs, with {column} placeholders"
+        " and {answer}; a column that is a list of texts comes in as lines.",
+    )
 
 
 class CheckpointSpec(Model):
