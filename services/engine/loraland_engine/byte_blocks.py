@@ -84,6 +84,8 @@ def _build_multiply(num_rows: int) -> Any:
 _I32, _I64, _I8 = ir.IntType(32), ir.IntType(64), ir.IntType(8)
 _LANES = ir.VectorType(_I32, OUTS)
 _FOURS = ir.VectorType(_I8, OUTS * INS)
+_F32 = ir.FloatType()
+_FLOATS = ir.VectorType(_F32, OUTS)
 
 
 def _emit(builder: Any, num_rows: int, unroll: int, given: Any) -> None:
@@ -127,10 +129,7 @@ def _emit(builder: Any, num_rows: int, unroll: int, given: Any) -> None:
 
 def _emit_add(builder: Any, module: Any, total: Any, four: Any, weights: Any) -> Any:
     """Emit the instruction: to each sum, four bytes of the row times four weights."""
-    one = builder.insert_element(ir.Constant(_LANES, ir.Undefined), four, _I32(0))
-    everywhere = builder.shuffle_vector(
-        one, ir.Constant(_LANES, ir.Undefined), ir.Constant(_LANES, [0] * OUTS)
-    )
+    everywhere = _everywhere(builder, four, _LANES)
     operand = _FOURS if llvm.llvm_version_info[0] >= _BYTES_SINCE else _LANES
     function = _declared(
         module, "llvm.x86.avx512.vpdpbusd.512", ir.FunctionType(_LANES, [_LANES, operand, operand])
@@ -153,5 +152,50 @@ def _declared(module: Any, name: str, function_type: Any) -> Any:
     return found if found is not None else ir.Function(module, function_type, name)
 
 
+def _build_finish(
+    _context: Any, sums: Any, sums_stride: Any, count: Any, scale: Any, shift: Any,
+    factor: Any, y: Any, y_stride: Any,
+) -> Any:  # fmt: skip
+    """Return an intrinsic: 16 outputs of each row as floats, (sum - shift) * factor * scale."""
+
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        _emit_finish(builder, args)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 8), generate
+
+
+def _emit_finish(builder: Any, args: Any) -> None:
+    sums, sums_stride, count, scale, shift, factor, y, y_stride = args
+    shifts = builder.load(builder.inttoptr(shift, _LANES.as_pointer()), align=4)
+    factors = builder.load(builder.inttoptr(factor, _FLOATS.as_pointer()), align=4)
+    before = builder.block
+    loop, after = builder.append_basic_block("finish"), builder.append_basic_block("finish.end")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    t = builder.phi(_I64)
+    t.add_incoming(_I64(0), before)
+    at = builder.add(sums, builder.mul(t, sums_stride))
+    total = builder.load(builder.inttoptr(at, _LANES.as_pointer()), align=4)
+    exact = builder.sitofp(builder.sub(total, shifts), _FLOATS)
+    at = builder.add(scale, builder.mul(t, _I64(4)))
+    row_scale = builder.load(builder.inttoptr(at, _F32.as_pointer()), align=4)
+    result = builder.fmul(builder.fmul(exact, factors), _everywhere(builder, row_scale, _FLOATS))
+    at = builder.add(y, builder.mul(t, y_stride))
+    builder.store(result, builder.inttoptr(at, _FLOATS.as_pointer()), align=4)
+    following = builder.add(t, _I64(1))
+    t.add_incoming(following, builder.block)
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+    builder.position_at_end(after)
+
+
+def _everywhere(builder: Any, number: Any, kind: Any) -> Any:
+    nothing = ir.Constant(kind, ir.Undefined)
+    one = builder.insert_element(nothing, number, _I32(0))
+    return builder.shuffle_vector(one, nothing, ir.Constant(_LANES, [0] * OUTS))
+
+
+# Within compiled code, of addresses, strides in bytes and how many rows: ``_build_finish``.
+finish_16 = extending.intrinsic(_build_finish)
 # Within compiled code, by the number of rows.
 multiply_16, multiply_8, multiply_4, multiply_2, multiply_1 = map(_build_multiply, BLOCK_ROWS)

@@ -13,7 +13,7 @@ size, G key/value heads, K kinds of phases.
 
 import numpy as np
 
-from loraland_engine import byte_blocks, rounding, row_kernels, turns
+from loraland_engine import byte_blocks, byte_products, rounding, row_kernels, turns
 from loraland_engine.native import compiled, cycles, spread
 
 KINDS = (
@@ -27,69 +27,30 @@ _OUTS = byte_blocks.OUTS
 
 
 @compiled
-def multiply_rows(rows_TD, block, sums):
-    """Write the sums of 16 outputs for up to 16 rows."""
-    width = rows_TD.shape[1]
-    first = 0
-    while first < rows_TD.shape[0]:
-        left = rows_TD.shape[0] - first
-        row = rows_TD.ctypes.data + first * width
-        to = sums.ctypes.data + first * _OUTS * 4
-        if left >= 16:
-            byte_blocks.multiply_16(row, width, block, width, to)
-            first += 16
-        elif left >= 8:
-            byte_blocks.multiply_8(row, width, block, width, to)
-            first += 8
-        elif left >= 4:
-            byte_blocks.multiply_4(row, width, block, width, to)
-            first += 4
-        elif left >= 2:
-            byte_blocks.multiply_2(row, width, block, width, to)
-            first += 2
-        else:
-            byte_blocks.multiply_1(row, width, block, width, to)
-            first += 1
-
-
-@compiled
-def finish_sums(sums, scale_T, shift_N, scale_N, bias_N, first, y_TN):
-    """Write 16 outputs from ``first`` on as floats: both scales, and the bias."""
-    if first + _OUTS <= y_TN.shape[1]:
-        # With a number known when this is compiled, each row is one instruction of each kind.
-        for t in range(y_TN.shape[0]):
-            for n in range(_OUTS):
-                exact = np.float32(sums[t, n] - shift_N[first + n])
-                y_TN[t, first + n] = exact * scale_N[first + n] * scale_T[t]
-    else:
-        for t in range(y_TN.shape[0]):
-            for n in range(y_TN.shape[1] - first):
-                exact = np.float32(sums[t, n] - shift_N[first + n])
-                y_TN[t, first + n] = exact * scale_N[first + n] * scale_T[t]
-    if bias_N.shape[0]:
-        for t in range(y_TN.shape[0]):
-            for n in range(first, min(first + _OUTS, y_TN.shape[1])):
-                y_TN[t, n] += bias_N[n]
-
-
-@compiled
-def multiply(counters, phase, num_threads, given, address, shift_N, scale_N, bias_N, y_TN):
+def multiply(counters, phase, num_threads, described, given, weights, y_TN):
     """Multiply all rows with one projection's weights."""
     _, rows_TD, scale_T = given
-    block_bytes = _OUTS * rows_TD.shape[1]
+    address, shift_N, scale_N, bias_N = weights
     num_blocks = (y_TN.shape[1] + _OUTS - 1) // _OUTS
     num_shares = num_threads * _ITEMS_A_THREAD
     share = (num_blocks + num_shares - 1) // num_shares
     num_items = (num_blocks + share - 1) // share
-    sums = np.empty((rows_TD.shape[0], _OUTS), dtype=np.int32)
+    sums = byte_products.build_sums(rows_TD.shape[0])
     item = turns.take(counters, phase)
     while item < num_items:
-        for block in range(item * share, min(num_blocks, (item + 1) * share)):
-            multiply_rows(rows_TD, address + block * block_bytes, sums)
-            finish_sums(sums, scale_T, shift_N, scale_N, bias_N, block * _OUTS, y_TN)
+        first, last = item * share, min(num_blocks, (item + 1) * share)
+        byte_products.multiply_blocks(
+            rows_TD, scale_T, described, address, first, last, shift_N, scale_N, bias_N, y_TN, sums
+        )
         turns.done(counters, phase)
         item = turns.take(counters, phase)
     turns.wait(counters, phase, num_items)
+
+
+@compiled
+def of_layer(projection, y):
+    """Return one layer's weights of a projection."""
+    return projection[0][y], projection[1][y], projection[2][y], projection[3][y]
 
 
 @compiled
@@ -212,8 +173,8 @@ def note(spent_K, kind, thread, before):
 
 @compiled
 def _decode(
-    thread, _, num_threads, counters, heads, projections, head, norms, rope, kv_Y2SGLE, batch, rows,
-    outs, spent_K,
+    thread, _, num_threads, counters, heads, described, projections, head, norms, rope, kv_Y2SGLE,
+    batch, rows, outs, spent_K,
 ):  # fmt: skip
     qkv, out, gate, down = projections
     first_D, before_mlp_YD, after_YD, attention_Y2E, epsilon = norms
@@ -222,14 +183,13 @@ def _decode(
     qkv_TN, sum_TN, gate_TN, logits_TV = outs
     none_N = batch[1]
     at = cycles()
+    byte_products.begin(described)
     normalize(counters, 0, residual_TD, first_D, epsilon, hidden)
     at = note(spent_K, 0, thread, at)
     phase = 1
     for y in range(qkv[0].shape[0]):
         keys, values = kv_Y2SGLE[y, 0], kv_Y2SGLE[y, 1]
-        multiply(
-            counters, phase, num_threads, hidden, qkv[0][y], qkv[1][y], qkv[2][y], qkv[3][y], qkv_TN
-        )
+        multiply(counters, phase, num_threads, described, hidden, of_layer(qkv, y), qkv_TN)
         at = note(spent_K, 1, thread, at)
         finish_qkv(
             counters, phase + 1, qkv_TN, hidden, qkv[4][y], qkv[5], batch, attention_Y2E[y],
@@ -240,48 +200,18 @@ def _decode(
             counters, phase + 2, num_threads, heads[y], qkv_TN, batch, keys, values, scaling, attended,
         )  # fmt: skip
         at = note(spent_K, 3, thread, at)
-        multiply(
-            counters,
-            phase + 3,
-            num_threads,
-            attended,
-            out[0][y],
-            out[1][y],
-            out[2][y],
-            out[3][y],
-            sum_TN,
-        )
+        multiply(counters, phase + 3, num_threads, described, attended, of_layer(out, y), sum_TN)
         at = note(spent_K, 4, thread, at)
         finish_residual(
             counters, phase + 4, sum_TN, attended, out[4][y], out[5], batch, residual_TD,
             before_mlp_YD[y], epsilon, hidden,
         )  # fmt: skip
         at = note(spent_K, 5, thread, at)
-        multiply(
-            counters,
-            phase + 5,
-            num_threads,
-            hidden,
-            gate[0][y],
-            gate[1][y],
-            gate[2][y],
-            gate[3][y],
-            gate_TN,
-        )
+        multiply(counters, phase + 5, num_threads, described, hidden, of_layer(gate, y), gate_TN)
         at = note(spent_K, 6, thread, at)
         finish_gate(counters, phase + 6, gate_TN, hidden, gate[4][y], gate[5], batch, gated)
         at = note(spent_K, 7, thread, at)
-        multiply(
-            counters,
-            phase + 7,
-            num_threads,
-            gated,
-            down[0][y],
-            down[1][y],
-            down[2][y],
-            down[3][y],
-            sum_TN,
-        )
+        multiply(counters, phase + 7, num_threads, described, gated, of_layer(down, y), sum_TN)
         at = note(spent_K, 8, thread, at)
         finish_residual(
             counters, phase + 8, sum_TN, gated, down[4][y], down[5], batch, residual_TD,
@@ -289,17 +219,32 @@ def _decode(
         )  # fmt: skip
         at = note(spent_K, 9, thread, at)
         phase += PHASES_A_LAYER
-    multiply(counters, phase, num_threads, hidden, head[0], head[1], head[2], none_N, logits_TV)
+    head_weights = (head[0], head[1], head[2], none_N)
+    multiply(counters, phase, num_threads, described, hidden, head_weights, logits_TV)
     note(spent_K, 10, thread, at)
+    byte_products.end(described)
 
 
 @compiled
 def decode(
-    threads, counters, heads, projections, head, norms, rope, kv_Y2SGLE, batch, rows, outs, spent_K
+    threads,
+    counters,
+    heads,
+    described,
+    projections,
+    head,
+    norms,
+    rope,
+    kv_Y2SGLE,
+    batch,
+    rows,
+    outs,
+    spent_K,
 ):
     """Take the rows from their embeddings in ``rows`` to the logits in ``outs``."""
     share = (
-        threads[2], counters, heads, projections, head, norms, rope, kv_Y2SGLE, batch, rows, outs, spent_K,
+        threads[2], counters, heads, described, projections, head, norms, rope, kv_Y2SGLE, batch,
+        rows, outs, spent_K,
     )  # fmt: skip
     # Whoever comes takes turns; a thread's "share" is no more than its number.
     spread(threads, threads[2], _decode, share)

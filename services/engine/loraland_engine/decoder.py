@@ -15,7 +15,7 @@ import torch
 from loraland_models.int8 import ZERO_POINT
 from torch import Tensor
 
-from loraland_engine import byte_blocks, decode_step, turns
+from loraland_engine import byte_blocks, byte_products, decode_step, turns
 from loraland_engine.linear import Projection
 from loraland_engine.native import Threads
 
@@ -61,6 +61,8 @@ class _Buffers:
     rows: Arrays
     outs: tuple[np.ndarray, np.ndarray, np.ndarray]
     one_T: np.ndarray
+    # How tile registers are set up, if at all.
+    described: np.ndarray
 
 
 def is_supported(layers: Items[Layer], head: Projection) -> bool:
@@ -127,7 +129,7 @@ class Decoder:
             step.kv_slot_T, self._like,
         )  # fmt: skip
         decode_step.decode(
-            threads, buffers.counters, buffers.heads, tuple(self._projections), self._head,
+            threads, buffers.counters, buffers.heads, buffers.described, tuple(self._projections), self._head,
             self._norms, self._rope, self._kv_Y2SGLE, batch, (residual_TD.numpy(), *buffers.rows),
             (*buffers.outs, logits.numpy()), self.spent_K,
         )  # fmt: skip
@@ -142,6 +144,7 @@ class Decoder:
             tuple(_rows(num_rows, width) for width in (hidden, attended, num_gate // 2)),
             tuple(np.empty((num_rows, size), dtype=np.float32) for size in sizes),  # type: ignore[arg-type]
             np.ones(num_rows, dtype=np.float32),
+            byte_products.tiles(num_rows),
         )
 
 

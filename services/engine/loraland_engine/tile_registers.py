@@ -4,8 +4,10 @@ A tile is up to 16 lines of 64 bytes. One instruction multiplies a tile of rows 
 bytes (unsigned rows, signed weights) into int32, or bfloat16 into float32. A line of weights holds, for
 16 outs, four bytes or two halves of each; so the same addresses and strides serve both.
 
-A thread configures its tiles before the first product of a compiled call and gives them back at its
-end: other libraries configure them as well. Operands are given by address, strides in bytes.
+Compiled code may hold these products on any processor, and asks ``is_supported`` before it gets there:
+what a processor lacks is compiled to a trap. A thread configures its tiles before the first product of
+a compiled call and gives them back at its end: other libraries configure them as well. Operands are
+given by address, strides in bytes.
 
 Shapes: M rows of a tile, 16 outs of a tile, K steps of 64 bytes.
 """
@@ -36,9 +38,12 @@ _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _POINTER = _I8.as_pointer()
 
 
+_HAS_TILES = bool(llvm.get_host_cpu_features().get("amx-tile"))
+
+
 def _ask() -> bool:
     """Return whether this process may use tiles."""
-    if platform.system() != "Linux" or not llvm.get_host_cpu_features().get("amx-tile"):
+    if platform.system() != "Linux" or not _HAS_TILES:
         return False
     return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST, _TILE_DATA) == 0)
 
@@ -46,9 +51,14 @@ def _ask() -> bool:
 _IS_ALLOWED = _ask()
 
 
+def has_instruction(kind: str) -> bool:
+    """Whether the processor multiplies ``BYTES``, or ``HALVES``, in tiles."""
+    return bool(llvm.get_host_cpu_features().get(_FEATURES[kind]))
+
+
 def is_supported(kind: str) -> bool:
-    """Whether this machine multiplies ``BYTES``, or ``HALVES``, in tiles."""
-    return _IS_ALLOWED and bool(llvm.get_host_cpu_features().get(_FEATURES[kind]))
+    """Whether this process may have that done."""
+    return _IS_ALLOWED and has_instruction(kind)
 
 
 def setup(num_rows: int) -> np.ndarray:
@@ -64,7 +74,8 @@ def setup(num_rows: int) -> np.ndarray:
 
 def _build_configure(_context: Any, _address: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        _call(builder, "llvm.x86.ldtilecfg", [builder.inttoptr(args[0], _POINTER)])
+        if _HAS_TILES:
+            _call(builder, "llvm.x86.ldtilecfg", [builder.inttoptr(args[0], _POINTER)])
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
@@ -72,7 +83,8 @@ def _build_configure(_context: Any, _address: Any) -> Any:
 
 def _build_release(_context: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
-        _call(builder, "llvm.x86.tilerelease", [])
+        if _HAS_TILES:
+            _call(builder, "llvm.x86.tilerelease", [])
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -89,13 +101,14 @@ def build_product(
     asked for.
     """
     assert num_row_tiles * num_out_tiles <= _ROW_TILE
+    emit = _emit if has_instruction(kind) else _emit_trap
 
     def product(
         _context: Any, rows: Any, row_stride: Any, weights: Any, line_stride: Any, out_stride: Any,
         steps: Any, sums: Any, sums_stride: Any,
     ) -> Any:  # fmt: skip
         def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-            _emit(builder, kind, (num_row_tiles, num_out_tiles), args, ahead_bytes)
+            emit(builder, kind, (num_row_tiles, num_out_tiles), args, ahead_bytes)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 8), generate
@@ -140,6 +153,11 @@ def _emit(builder: Any, kind: str, shape: tuple[int, int], args: Any, ahead_byte
             pointer = builder.inttoptr(builder.add(at, _I64(j * LINE_BYTES)), _POINTER)
             operands = [_I8(i * num_outs + j), pointer, sums_stride]
             _call(builder, "llvm.x86.tilestored64", operands)
+
+
+def _emit_trap(builder: Any, *_given: Any) -> None:
+    """Stand in for what this processor lacks, in compiled code that never gets there."""
+    _call(builder, "llvm.trap", [])
 
 
 def _load(builder: Any, tile: int, address: Any, stride: Any) -> None:

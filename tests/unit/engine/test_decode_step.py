@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from loraland_engine import byte_blocks, decode_step, decoder, native, turns
+from loraland_engine import byte_blocks, byte_products, decode_step, decoder, native, turns
 from loraland_engine.engine import Engine, EngineConfig
 from loraland_engine.native import compiled, spread
 from loraland_engine.sequence import SamplingParams
@@ -31,7 +31,7 @@ def test_product_of_packed_bytes_is_exact(num_rows: int, num_out: int) -> None:
     sums = np.zeros((len(packed), num_rows, 16), dtype=np.int32)
 
     for block, found in zip(packed, sums, strict=True):
-        decode_step.multiply_rows(rows, block.ctypes.data, found)
+        byte_products.multiply_rows(rows, block.ctypes.data, found)
 
     expected = rows.astype(np.int32) @ weight.T.astype(np.int32)
     together = np.concatenate(list(sums), axis=1)[:, :num_out]
