@@ -6,7 +6,7 @@ from pathlib import Path
 import datasets
 import pytest
 from loraland_core.errors import InvalidInput
-from loraland_core.resources.finetunejob import HuggingFaceDataset
+from loraland_core.resources.dataset import HuggingFaceDataset
 from loraland_trainer import hub
 from loraland_trainer.dataset import SourceUnavailable
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from loraland_core.errors import InvalidInput, NotFound, Unavailable
-from loraland_core.resources.finetunejob import DatasetSpec, HuggingFaceDataset
+from loraland_core.resources.dataset import DatasetSpec, HuggingFaceDataset
 from loraland_core.store import Store, StoreConfig, parse_uri
 
 from loraland_trainer.config import Config

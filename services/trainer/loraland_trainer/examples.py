@@ -13,7 +13,7 @@ from typing import Any
 from loraland_core import prompts
 from loraland_core.errors import InvalidInput
 from loraland_core.prompts import PromptTemplate
-from loraland_core.resources.finetunejob import DatasetSpec
+from loraland_core.resources.dataset import DatasetSpec
 from loraland_models import encoding
 from loraland_models.encoding import Tokenizer
 

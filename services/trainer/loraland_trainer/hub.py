@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 from huggingface_hub import errors as hub_errors
 from loraland_core.errors import InvalidInput
-from loraland_core.resources.finetunejob import HuggingFaceDataset
+from loraland_core.resources.dataset import HuggingFaceDataset
 
 from loraland_trainer.dataset import SourceUnavailable
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import trainer_jobs
 from loraland_core.errors import InvalidInput
-from loraland_core.resources.finetunejob import DatasetSpec
+from loraland_core.resources.dataset import DatasetSpec
 from loraland_core.store import StoreConfig
 from loraland_trainer import dataset
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import tiny_base
 from loraland_core.errors import InvalidInput
-from loraland_core.resources.finetunejob import DatasetSpec
+from loraland_core.resources.dataset import DatasetSpec
 from loraland_trainer import examples
 from loraland_trainer.examples import Example
 

@@ -14,19 +14,18 @@ from loraland_core.resources.common import (
     Metadata,
     Model,
     Passthrough,
-    S3Uri,
     SecretRef,
     ShortText,
     rules,
 )
+from loraland_core.resources.dataset import DatasetSpec, Template
 
-Template = Annotated[str, Field(min_length=1, max_length=16384)]
 Metric = Literal[
     "ExactMatch", "JsonFieldMatch", "Accuracy", "F1", "RougeL", "MAE", "Perplexity", "PassAt1"
 ]
 # The one metric that is better when it is lower.
 PERPLEXITY = "Perplexity"
-PASS_AT_1 = "PassAt1"
+EXECUTION = "PassAt1"
 # What may change on a live job; everything else is fixed at creation.
 MUTABLE_FIELDS = ("suspend", "ttlSecondsAfterFinished", "activeDeadlineSeconds")
 
@@ -138,92 +137,6 @@ class TrainingSpec(Model):
     )
 
 
-class S3Dataset(Model):
-    uri: S3Uri = Field(description="Training rows: one object.")
-    evaluation_uri: S3Uri | None = Field(default=None, description="Held-out rows: one object.")
-
-
-class HuggingFaceDataset(Model):
-    repo: Annotated[str, Field(min_length=1, max_length=256)] = Field(description="Data set id.")
-    config: Annotated[str, Field(max_length=128)] | None = Field(
-        default=None, description="Configuration of the data set."
-    )
-    revision: Annotated[str, Field(max_length=128)] | None = Field(
-        default=None, description="Commit, tag or branch; pin a commit to be reproducible."
-    )
-
-
-class PvcDataset(Model):
-    claim: DnsName = Field(description="PersistentVolumeClaim in the job's namespace.")
-    path: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
-        description="Training rows: a file within the volume."
-    )
-    evaluation_path: Annotated[str, Field(max_length=1024)] | None = Field(
-        default=None, description="Held-out rows: a file within the volume."
-    )
-
-
-class InlineDataset(Model):
-    rows: Annotated[str, Field(min_length=1, max_length=1_000_000)] = Field(
-        description="Training rows, one JSON object a line."
-    )
-    evaluation_rows: Annotated[str, Field(max_length=400_000)] | None = Field(
-        default=None, description="Held-out rows, one JSON object a line."
-    )
-
-
-class SplitSpec(Model):
-    train: Annotated[str, Field(max_length=128)] = Field(
-        default="train", description="Split of a Hugging Face data set to train on."
-    )
-    evaluation: Annotated[str, Field(max_length=128)] | None = Field(
-        default=None, description="Split of a Hugging Face data set to evaluate on."
-    )
-    evaluation_fraction: Decimal = Field(
-        default="0.1",
-        description="Share of the training rows held out where no evaluation rows are named.",
-    )
-
-
-class DatasetSpec(Model):
-    """Where the rows come from and how a row becomes a prompt and its completion."""
-
-    model_config = _config(
-        (
-            "[has(self.s3), has(self.huggingFace), has(self.pvc), has(self.inline)]"
-            ".filter(x, x).size() == 1",
-            "exactly one of s3, huggingFace, pvc and inline must be given",
-        ),
-        (
-            "has(self.messages) ? (!has(self.prompt) && !has(self.completion))"
-            " : (has(self.prompt) && has(self.completion))",
-            "give prompt and completion, or messages alone",
-        ),
-    )
-
-    s3: S3Dataset | None = Field(default=None, description="Rows in an S3 object.")
-    hugging_face: HuggingFaceDataset | None = Field(default=None, description="Rows on the Hub.")
-    pvc: PvcDataset | None = Field(default=None, description="Rows in a mounted volume.")
-    inline: InlineDataset | None = Field(default=None, description="Rows in this very object.")
-    format: Literal["JSONL", "CSV", "Parquet"] = Field(
-        default="JSONL", description="Format of the files of s3 and pvc."
-    )
-    prompt: Template | None = Field(
-        default=None, description="Template of the prompt, with {column} placeholders."
-    )
-    completion: Template | None = Field(
-        default=None, description="Template of what the model shall answer."
-    )
-    messages: Annotated[str, Field(max_length=128)] | None = Field(
-        default=None, description="Column that holds a list of chat messages, instead."
-    )
-    split: SplitSpec = Field(default=SplitSpec(), description="Which rows are held out.")
-    credentials_secret_ref: SecretRef | None = Field(
-        default=None,
-        description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or HF_TOKEN.",
-    )
-
-
 class GateSpec(Model):
     """What the tuned model must reach before an Adapter is published; on the first metric."""
 
@@ -239,7 +152,7 @@ class EvaluationSpec(Model):
 
     model_config = _config(
         (
-            f"('{PASS_AT_1}' in self.metrics) == has(self.program)",
+            f"('{EXECUTION}' in self.metrics) == has(self.program)",
             "PassAt1 and program need each other: program is what runs an answer and its tests",
         ),
         (
