@@ -5,7 +5,7 @@ its own on our objects: no annotation with a copy of the spec, no finalizer.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import kopf
@@ -43,9 +43,11 @@ def login(**arguments: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_with_kubeconfig(**arguments) or kopf.login_with_service_account(**arguments)
 
 
-def build_settings() -> kopf.OperatorSettings:
+def build_settings(*, namespaces: Sequence[str]) -> kopf.OperatorSettings:
     """Return kopf's settings for an operator that runs unattended."""
     settings = kopf.OperatorSettings()
+    # Who is confined to namespaces may not look at what is cluster-wide: CRDs and namespaces.
+    settings.scanning.disabled = bool(namespaces)
     settings.peering.standalone = True
     # Not used, because there are only bare events; set so that a default can never show up.
     settings.persistence.finalizer = f"{names.GROUP}/kopf"

@@ -216,7 +216,7 @@ async def _watch(
     kopf.on.cleanup(registry=watched, id="release")(release)
     await kopf.operator(
         registry=watched,
-        settings=handlers.build_settings(),
+        settings=handlers.build_settings(namespaces=settings.watch_namespaces),
         standalone=True,
         clusterwide=not settings.watch_namespaces,
         namespaces=settings.watch_namespaces,

@@ -70,7 +70,12 @@ class World(PlayedParties):
         """End it as the kubelet would; return its exit code."""
         assert self._operator is not None
         self._operator.terminate()
-        code = self._operator.wait(timeout=20)
+        return self.wait_for_operator()
+
+    def wait_for_operator(self) -> int:
+        """Wait until it has ended; return its exit code."""
+        assert self._operator is not None
+        code = self._operator.wait(timeout=60)
         self._operator = None
         return code
 
