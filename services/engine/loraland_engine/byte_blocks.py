@@ -54,6 +54,19 @@ def packed_bytes(num_out: int, num_in: int) -> int:
     return -(-num_out // OUTS) * OUTS * num_in
 
 
+class Memory:
+    """Huge pages for one pack of blocks after the other."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._left = huge_memory(num_bytes)
+
+    def take(self, num_bytes: int) -> np.ndarray:
+        """Return the next part."""
+        assert num_bytes <= len(self._left), (num_bytes, len(self._left))
+        taken, self._left = self._left[:num_bytes], self._left[num_bytes:]
+        return taken
+
+
 def huge_memory(num_bytes: int) -> np.ndarray:
     """Return zeroed int8 memory in huge pages where there are any: fewer addresses to look up."""
     # Private: shared memory has huge pages only where the machine's administrator turned them on.

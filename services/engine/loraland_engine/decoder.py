@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from loraland_models.int8 import ZERO_POINT
 from torch import Tensor
 
-from loraland_engine import byte_blocks, byte_products, decode_step, turns
+from loraland_engine import byte_products, decode_step, turns
 from loraland_engine.linear import Projection
 from loraland_engine.native import Threads
 
@@ -50,6 +49,8 @@ class Step:
     num_decoding: int
     # Where the rows of prompts are answered (``prompt_attention``).
     strip_I4: np.ndarray
+    # First packed row, first position, number of tokens and KV slot of each piece of a prompt.
+    pieces: list[tuple[int, int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,7 @@ class _Buffers:
 
 def is_supported(layers: Items[Layer], head: Projection) -> bool:
     """Whether every product can be one of packed bytes on this machine."""
-    return all(
-        p.is_int8 and byte_blocks.is_supported(p.num_in) for p in (*_projections(layers), head)
-    )
+    return all(p.packed is not None for p in (*_projections(layers), head))
 
 
 class Decoder:
@@ -85,17 +84,14 @@ class Decoder:
         rope: tuple[np.ndarray, np.ndarray, np.float32],
         kv_rows: Tensor,
     ) -> None:
-        memory = byte_blocks.huge_memory(
-            sum(byte_blocks.packed_bytes(*p.shape) for p in (*_projections(layers), head))
-        )
-        # The kernel knows addresses only; this is what keeps them good.
-        self._weights = memory
-        self._projections: list[Arrays] = []
-        for name in ("qkv", "out", "gate", "down"):
-            packed, memory = _pack([getattr(layer, name) for layer in layers], memory)
-            self._projections.append(packed)
-        (address_Y, shift_YN, scale_YN, *_), memory = _pack([head], memory)
-        self._head = (address_Y[0], shift_YN[0], scale_YN[0])
+        assert head.packed is not None
+        # The kernel knows addresses only; the projections keep them good.
+        self._kept = (layers, head)
+        self._projections = [
+            _gather([getattr(layer, name) for layer in layers])
+            for name in ("qkv", "out", "gate", "down")
+        ]
+        self._head = (head.packed.address, head.packed.shift_N, head.packed.scale_N)
         self._norms = (
             first_norm_D,
             np.stack([layer.norm_before_mlp_D for layer in layers]),
@@ -160,27 +156,18 @@ def _rows(num_rows: int, width: int) -> Arrays:
     )
 
 
-def _pack(projections: list[Projection], memory: np.ndarray) -> tuple[Arrays, np.ndarray]:
-    """Return one projection of every layer as the kernel reads it, and what is left of the memory."""
-    addresses, shifts, scales = [], [], []
-    for projection in projections:
-        assert projection.scale_N is not None
-        packed = byte_blocks.pack(projection.weight_ND, memory)
-        memory = memory[packed.size :]
-        addresses.append(packed.ctypes.data)
-        # What the rows' zero point adds to each sum.
-        shifts.append(projection.weight_ND.sum(dim=1, dtype=torch.int32).numpy() * ZERO_POINT)
-        scales.append(projection.scale_N.numpy())
+def _gather(projections: list[Projection]) -> Arrays:
+    """Return one projection of every layer as the compiled step reads it."""
+    packed = [p.packed for p in projections if p.packed is not None]
     table_YSP4 = np.stack([projection.table_SP4 for projection in projections])
     for projection, table_SP4 in zip(projections, table_YSP4, strict=True):
         # From now on an adapter is noted for both ways through the model.
         projection.table_SP4 = table_SP4
-    arrays = (
-        np.array(addresses, dtype=np.int64),
-        np.stack(shifts),
-        np.stack(scales),
+    return (
+        np.array([p.address for p in packed], dtype=np.int64),
+        np.stack([p.shift_N for p in packed]),
+        np.stack([p.scale_N for p in packed]),
         np.stack([projection.bias_N for projection in projections]),
         table_YSP4,
         projections[0].start_P,
     )
-    return arrays, memory

@@ -12,6 +12,9 @@ from loraland_models.int8 import Int8Linear, Int8Product, quantize_weight
 from torch import Tensor, nn
 from torch.nn import functional
 
+from loraland_engine import byte_blocks
+from loraland_engine.byte_blocks import Memory
+from loraland_engine.byte_weights import ByteWeights
 from loraland_engine.lora import LoraAdapter, LoraWeights
 
 JOINABLE = (torch.float32, torch.bfloat16, torch.float16)
@@ -21,7 +24,9 @@ _ALIGN_BYTES = 64
 class Projection:
     """Some linears of the model, joined in memory; the model's own modules become views of it."""
 
-    def __init__(self, model: nn.Module, names: tuple[str, ...], *, num_slots: int) -> None:
+    def __init__(
+        self, model: nn.Module, names: tuple[str, ...], *, num_slots: int, memory: Memory
+    ) -> None:
         self.names = names
         parts = [model.get_submodule(name) for name in names]
         sizes = [int(part.out_features) for part in parts]  # type: ignore[arg-type]
@@ -31,10 +36,14 @@ class Projection:
         self.table_SP4 = np.zeros((num_slots, len(parts), 4), dtype=np.int64)
         self.is_int8 = isinstance(parts[0], Int8Linear)
         self.weight_ND = _join(parts, "weight")
-        self.scale_N = _join(parts, "scale_N").float() if self.is_int8 else None
-        self._product = (
-            Int8Product(self.weight_ND, self.scale_N) if self.scale_N is not None else None
-        )
+        self.packed: ByteWeights | None = None
+        self._product: Int8Product | None = None
+        if self.is_int8:
+            scale_N = _join(parts, "scale_N").float()
+            if byte_blocks.is_supported(self.num_in):
+                self.packed = ByteWeights(self.weight_ND, scale_N, memory)
+            else:
+                self._product = Int8Product(self.weight_ND, scale_N)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -43,6 +52,8 @@ class Projection:
 
     def multiply(self, x_TD: Tensor, rows_TD: Tensor) -> Tensor:
         """Return float32 [T, N] of the float rows or, over int8, of the quantized ones, unscaled."""
+        if self.packed is not None:
+            return self.packed.multiply(rows_TD)
         if self._product is not None:
             return self._product.multiply(rows_TD)
         return functional.linear(x_TD.to(self.weight_ND.dtype), self.weight_ND).float()
@@ -60,6 +71,17 @@ class Projection:
                     weights.a_RD.shape[0],
                     weights.scale_R.data_ptr(),
                 )
+
+
+def packed_memory(model: nn.Module) -> Memory:
+    """Return room for the packed weights of all the model's linears."""
+    return Memory(
+        sum(
+            byte_blocks.packed_bytes(m.out_features, m.in_features)
+            for m in model.modules()
+            if isinstance(m, Int8Linear) and byte_blocks.is_supported(m.in_features)
+        )
+    )
 
 
 def pack_adapter(adapter: LoraAdapter, *, is_int8: bool) -> LoraAdapter:

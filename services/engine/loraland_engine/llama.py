@@ -21,9 +21,12 @@ from loraland_engine import (
     prompt_attention,
     prompt_lora,
     row_kernels,
+    tile_attention,
+    tile_lora,
 )
+from loraland_engine.byte_blocks import Memory
 from loraland_engine.kv_memory import KvMemory
-from loraland_engine.linear import JOINABLE, Projection
+from loraland_engine.linear import JOINABLE, Projection, packed_memory
 from loraland_engine.lora import AdapterSlots, LoraAdapter
 from loraland_engine.scheduler import Chunk
 
@@ -86,7 +89,9 @@ class FusedLlama:
         self._embedding: nn.Embedding = model.get_input_embeddings()
         body = model.model
         self.is_int8 = isinstance(model.lm_head, Int8Linear)
-        self._like = np.empty(0, dtype=np.int8 if self.is_int8 else np.float32)
+        # What is rounded anyway may be multiplied in tiles of halves.
+        self._has_tiles = tile_lora.IS_SUPPORTED and self.is_int8
+        self._like = np.zeros(int(self._has_tiles), dtype=np.int8 if self.is_int8 else np.float32)
         self._group_size = _group_size(config)
         self._threads = native.torch_threads()
         self._epsilon = np.float32(config.rms_norm_eps)
@@ -94,12 +99,27 @@ class FusedLlama:
         cos, sin = body.rotary_emb(torch.zeros(1), positions)
         self._cos_LE, self._sin_LE = _array(cos[0]), _array(sin[0])
         self._scaling = np.float32(self._cos_LE.shape[1] ** -0.5)
+        self._attention = self._build_attention(config)
         self._first_norm_D = _array(body.layers[0].input_layernorm.weight)
         after = [layer.input_layernorm for layer in body.layers[1:]] + [body.norm]
-        self._layers = [self._build_layer(model, i, norm) for i, norm in enumerate(after)]
-        self._head = Projection(model, ("lm_head",), num_slots=0)
+        memory = packed_memory(model)
+        self._layers = [self._build_layer(model, i, norm, memory) for i, norm in enumerate(after)]
+        self._head = Projection(model, ("lm_head",), num_slots=0, memory=memory)
         self.decoder = (
             self._build_decoder() if decoder.is_supported(self._layers, self._head) else None
+        )
+
+    def _build_attention(self, config: Any) -> tile_attention.Attention | None:
+        head_size = self._cos_LE.shape[1]
+        if not self._has_tiles or not tile_attention.is_suited(
+            head_size=head_size, group_size=self._group_size
+        ):
+            return None
+        return tile_attention.Attention(
+            num_kv=config.num_attention_heads // self._group_size,
+            head_size=head_size,
+            group_size=self._group_size,
+            scaling=float(self._scaling),
         )
 
     def _build_decoder(self) -> decoder.Decoder:
@@ -112,7 +132,9 @@ class FusedLlama:
             kv_rows=self._kv.rows,
         )
 
-    def _build_layer(self, model: nn.Module, index: int, norm_after: nn.Module) -> decoder.Layer:
+    def _build_layer(
+        self, model: nn.Module, index: int, norm_after: nn.Module, memory: Memory
+    ) -> decoder.Layer:
         name = f"model.layers.{index}"
         layer: Any = model.get_submodule(name)
         attention_norms = [
@@ -123,7 +145,10 @@ class FusedLlama:
         empty = np.empty((0, self._cos_LE.shape[1]), dtype=np.float32)
         parts = {
             part: Projection(
-                model, tuple(f"{name}.{n}" for n in names), num_slots=self._slots.num_slots
+                model,
+                tuple(f"{name}.{n}" for n in names),
+                num_slots=self._slots.num_slots,
+                memory=memory,
             )
             for part, names in _PARTS.items()
         }
@@ -141,6 +166,7 @@ class FusedLlama:
         self._threads = native.torch_threads()
         self._note_adapters()
         step = _pack(chunks, group_size=self._group_size)
+        rounds = self._attention.plan(step.pieces) if self._attention is not None else ()
         token_ids = [t for c in chunks for t in c.sequence.token_ids[c.start : c.end]]
         residual = self._embedding(torch.tensor(token_ids)).float()
         if self.decoder is not None and not len(step.strip_I4):
@@ -155,7 +181,7 @@ class FusedLlama:
             *hidden.arrays, self.is_int8,
         )  # fmt: skip
         for index, layer in enumerate(self._layers):
-            self._attend(layer, index, step, hidden, attended)
+            self._attend(layer, step, rounds, hidden, attended)
             self._finish(
                 layer.out, layer.norm_before_mlp_D, step,
                 given=attended, residual=residual, hidden=hidden,
@@ -174,7 +200,12 @@ class FusedLlama:
         return _Rows(residual.shape[0], width, is_int8=self.is_int8)
 
     def _attend(
-        self, layer: decoder.Layer, index: int, step: decoder.Step, hidden: _Rows, attended: _Rows
+        self,
+        layer: decoder.Layer,
+        step: decoder.Step,
+        rounds: tuple[tile_attention.Round, ...],
+        hidden: _Rows,
+        attended: _Rows,
     ) -> None:
         y = layer.qkv.multiply(hidden.x, hidden.rows)
         row_kernels.finish_qkv(
@@ -182,7 +213,12 @@ class FusedLlama:
             layer.norms_2E, self._epsilon, self._cos_LE, self._sin_LE,
             step.position_T, step.kv_slot_T, layer.keys_SGLE, layer.values_SGLE,
         )  # fmt: skip
-        if len(step.strip_I4):
+        if self._attention is not None:
+            self._attention.attend(
+                self._threads, rounds, y.numpy(), layer.keys_SGLE, layer.values_SGLE,
+                attended.x.numpy(),
+            )  # fmt: skip
+        elif len(step.strip_I4):
             prompt_attention.attend_pieces(
                 self._threads, y.numpy(), step.strip_I4, layer.keys_SGLE, layer.values_SGLE,
                 self._scaling, attended.x.numpy(),
@@ -260,6 +296,7 @@ def _pack(chunks: list[Chunk], *, group_size: int) -> decoder.Step:
         slot_I=np.ascontiguousarray(table[:, 2]),
         num_decoding=sum(1 for c in chunks if c.num_tokens == 1),
         strip_I4=prompt_attention.build_strips(pieces, group_size=group_size),
+        pieces=pieces,
     )
 
 

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from loraland_engine import byte_blocks, byte_products, decode_step, decoder, native, turns
+from loraland_engine import (
+    byte_blocks,
+    byte_products,
+    decode_step,
+    decoder,
+    native,
+    tile_registers,
+    turns,
+)
 from loraland_engine.engine import Engine, EngineConfig
 from loraland_engine.native import compiled, spread
 from loraland_engine.sequence import SamplingParams
@@ -128,6 +136,19 @@ def test_step_is_what_product_by_product_computes(
     )
     assert worst < 0.01 * largest
     assert found.tokens == expected.tokens
+
+
+@needs_byte_products
+@pytest.mark.skipif(
+    not tile_registers.is_supported(tile_registers.BYTES), reason="the processor has no AMX int8"
+)
+def test_step_is_the_same_without_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit: what runs on one processor, runs on another."""
+    found = answer(17)
+
+    monkeypatch.setattr(byte_products, "tiles", lambda _: np.empty(0, dtype=np.uint8))
+    expected = answer(17)
+    assert all(torch.equal(a, b) for a, b in zip(found.logits, expected.logits, strict=True))
 
 
 @needs_byte_products
