@@ -77,7 +77,7 @@ def read(environ: Mapping[str, str]) -> Config:
         access=access.read(environ),
         cache_dir=cache_dir,
         adapter_dir=adapter_dir,
-        packed_dir=Path(environ.get("LORALAND_PACKED_DIR") or adapter_dir / "packed"),
+        packed_dir=_packed_dir(environ, adapter_dir),
         disk_bytes=_mebibytes(environ, "LORALAND_DISK_MIB", 16 * 1024, at_least=1),
         host_bytes=_mebibytes(environ, "LORALAND_HOST_MIB", 1024, at_least=1),
         slot_bytes=_mebibytes(environ, "LORALAND_SLOT_MIB", 0),
@@ -117,6 +117,12 @@ def engine_settings(config: Config) -> dict[str, Any]:
         "log_level": config.log_level,
         "log_as_json": config.log_as_json,
     }
+
+
+def _packed_dir(environ: Mapping[str, str], adapter_dir: Path) -> Path:
+    # A volume of the pod's own, so it lies where the pod's mounts do.
+    given = environ.get("LORALAND_PACKED_DIR")
+    return paths.mounted(given) if given else adapter_dir / "packed"
 
 
 def _required(environ: Mapping[str, str], name: str) -> str:

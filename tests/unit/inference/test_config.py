@@ -72,3 +72,16 @@ def test_config_names_the_setting_that_is_wrong(
         config.read(environ | changes)
 
     assert caught.value.field == field
+
+
+def test_packed_folder_is_looked_for_among_the_pods_mounts(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a pod's volumes lie below a root of its own, so does its memory volume."""
+    mounted = tmp_path / "rootfs" / "packed"
+    mounted.mkdir(parents=True)
+    monkeypatch.setenv("LORALAND_ROOT", str(tmp_path / "rootfs"))
+
+    read = config.read({**environ, "LORALAND_PACKED_DIR": "/packed"})
+
+    assert mounted == read.packed_dir
