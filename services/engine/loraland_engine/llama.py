@@ -180,7 +180,7 @@ class FusedLlama:
             self._threads, residual.numpy(), self._first_norm_D, self._epsilon,
             *hidden.arrays, self.is_int8,
         )  # fmt: skip
-        for index, layer in enumerate(self._layers):
+        for layer in self._layers:
             self._attend(layer, step, rounds, hidden, attended)
             self._finish(
                 layer.out, layer.norm_before_mlp_D, step,

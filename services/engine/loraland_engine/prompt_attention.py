@@ -33,8 +33,7 @@ _FLOATS = np.empty(0, dtype=np.float32)
 def build_strips(pieces: list[tuple[int, int, int, int]], *, group_size: int) -> np.ndarray:
     """Return [I, 4]: first packed row, number of tokens, first position and KV slot of each strip.
 
-    A piece is (first packed row, first position, number of tokens, KV slot). Later strips have more
-    to read: they take turns with early ones, so that threads that share the table out have equal parts.
+    A piece is (first packed row, first position, number of tokens, KV slot).
     """
     num_tokens = WIDTH // group_size
     assert num_tokens, group_size
@@ -46,11 +45,19 @@ def build_strips(pieces: list[tuple[int, int, int, int]], *, group_size: int) ->
         table[:, 1] = np.minimum(num_tokens, count - starts)
         table[:, 2] = position + starts
         table[:, 3] = slot
-        half = (len(starts) + 1) // 2
-        turns = np.empty_like(table)
-        turns[0::2], turns[1::2] = table[:half], table[half:][::-1]
-        tables.append(turns)
+        tables.append(deal(table))
     return np.concatenate(tables) if tables else np.empty((0, 4), dtype=np.int64)
+
+
+def deal(table: np.ndarray) -> np.ndarray:
+    """Return the strips of a piece in turns, early and late ones, which have more to read.
+
+    So threads that share the table out have equal parts.
+    """
+    half = (len(table) + 1) // 2
+    turns = np.empty_like(table)
+    turns[0::2], turns[1::2] = table[:half], table[half:][::-1]
+    return turns
 
 
 @compiled

@@ -8,7 +8,8 @@ Shapes: T rows, I tiles, D in, O out, N the joined outs of a projection, P its p
 S adapter slots, R rank, H query heads, G key/value heads, E head size, L context tokens.
 
 ``table_SP4`` holds for each slot and part the addresses of A [R, D] and B [R, O], the rank, and the
-address of the scale [R] that both share. ``like`` is an empty array of the weights' type.
+address of the scale [R] that both share. ``like`` is an array of the weights' type: empty, or of one
+number where rows of prompts are to be multiplied in tile registers.
 
 Longer than a module should be: Numba compiles anew what has changed in a function's own file, so all
 of it stays in one.
@@ -19,7 +20,7 @@ of it stays in one.
 
 import numpy as np
 
-from loraland_engine import prompt_lora
+from loraland_engine import prompt_lora, tile_lora
 from loraland_engine.native import (
     carray,
     compiled,
@@ -148,6 +149,11 @@ def scale_and_add(y_TN, x_TD, scale_T, bias_N, tile, slot, table_SP4, start_P, l
     """Finish a linear for one tile: the rows' scales, the bias, the adapter."""
     first, count = tile[0], tile[1]
     is_of_prompt = slot >= 0 and prompt_lora.is_worthwhile(x_TD, count)
+    if is_of_prompt and like.shape[0] and tile_lora.is_worthwhile(x_TD):
+        tile_lora.finish_tile(
+            y_TN, x_TD, scale_T, bias_N, first, count, table_SP4[slot], start_P, like
+        )
+        return
     if is_of_prompt:
         prompt_lora.add_tile(y_TN, x_TD, scale_T, first, count, table_SP4[slot], start_P, like)
     for t in range(first, first + count):
