@@ -129,38 +129,79 @@ class AdapterSpec(Model):
 
 
 class ReplicaCount(Model):
-    ready: int = 0
-    total: int = 0
+    """How many replicas of the base model serve this very record."""
+
+    ready: int = Field(default=0, description="Replicas that have read it and do not refuse it.")
+    total: int = Field(default=0, description="Replicas that are alive.")
 
 
 class Instance(Model):
-    replica: ShortText
-    tier: ShortText | None = None
-    digest: ShortText | None = None
-    error: ShortText | None = None
+    """What one replica does with the adapter."""
+
+    replica: ShortText = Field(description="Name of the replica: mostly that of its pod.")
+    tier: ShortText | None = Field(
+        default=None, description="How near the files are: slot, host or disk."
+    )
+    digest: ShortText | None = Field(default=None, description="Which version it has.")
+    error: ShortText | None = Field(default=None, description="Why it cannot serve the adapter.")
 
 
 class Imported(Model):
     """What the last import from this source brought."""
 
-    source_hash: ShortText
-    digest: Digest
+    source_hash: ShortText = Field(description="Tells this source from another one.")
+    digest: Digest = Field(description="The artifact that was made of it.")
+
+
+class Revision(Model):
+    """A version that was rolled out. To go back to it, name it in spec.source.artifact."""
+
+    digest: Digest = Field(description="The artifact, for spec.source.artifact.digest.")
+    name: Label | None = Field(
+        default=None,
+        description="For spec.source.artifact.name, if it is not the Adapter's own name.",
+    )
+    cause: ShortText = Field(
+        description="Where it came from: FineTuneJob/NAME, Import, or Spec for a digest set by hand."
+    )
+    registered_at: ShortText = Field(
+        description="When replicas could read of it for the last time."
+    )
+    ready_at: ShortText | None = Field(
+        default=None, description="When a replica first served it after that."
+    )
 
 
 class AdapterStatus(Model):
-    observed_generation: int | None = None
+    """What the operator found; it is derived from the world and can be lost."""
+
+    observed_generation: int | None = Field(
+        default=None, description="Generation of the spec that the status tells of."
+    )
     phase: ShortText | None = Field(default=None, description="One word for the printer.")
-    conditions: Conditions = []
-    imported: Imported | None = None
-    digest: ShortText | None = None
-    uri: ShortText | None = None
-    rank: int | None = None
-    target_modules: Annotated[list[ShortText], Field(max_length=64)] | None = None
-    size_bytes: int | None = None
-    replicas: ReplicaCount | None = None
-    instances: Annotated[list[Instance], Field(max_length=64)] | None = None
+    conditions: Conditions = Field(default=[], description="What is the case, and why.")
+    imported: Imported | None = Field(
+        default=None, description="What was imported from s3, huggingFace or pvc."
+    )
+    digest: ShortText | None = Field(default=None, description="The version that is served.")
+    uri: ShortText | None = Field(default=None, description="Where its files lie.")
+    rank: int | None = Field(default=None, description="Rank of the low-rank update.")
+    target_modules: Annotated[list[ShortText], Field(max_length=64)] | None = Field(
+        default=None, description="Linear modules that get an update."
+    )
+    size_bytes: int | None = Field(default=None, description="Size of the served files.")
+    replicas: ReplicaCount | None = Field(default=None, description="How many replicas serve it.")
+    instances: Annotated[list[Instance], Field(max_length=64)] | None = Field(
+        default=None,
+        description="Where it is resident or refused; written at most every 30 seconds.",
+    )
     registered_revision: ShortText | None = Field(
         default=None, description="Revision of the registry record that serves this spec."
+    )
+    history: Annotated[list[Revision], Field(max_length=101)] | None = Field(
+        default=None,
+        description="Versions that were rolled out, the current one first;"
+        " as many earlier ones as spec.revisionHistoryLimit says.",
     )
 
 

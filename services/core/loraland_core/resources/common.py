@@ -60,12 +60,22 @@ class Metadata(Model):
 class Condition(Model):
     """As ``metav1.Condition``."""
 
-    type: Annotated[str, Field(max_length=64)]
-    status: Annotated[str, Field(json_schema_extra={"enum": ["True", "False", "Unknown"]})]
-    observed_generation: int | None = None
-    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-    reason: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$")]
-    message: Annotated[str, Field(max_length=32768)] = ""
+    type: Annotated[str, Field(max_length=64)] = Field(description="What is told of.")
+    status: Annotated[str, Field(json_schema_extra={"enum": ["True", "False", "Unknown"]})] = Field(
+        description="Whether it is so."
+    )
+    observed_generation: int | None = Field(
+        default=None, description="Generation of the spec that this was said of."
+    )
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = Field(
+        description="When the status last became another one."
+    )
+    reason: Annotated[
+        str, Field(max_length=64, pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$")
+    ] = Field(description="Why, in a word for programs; docs/operations.md explains each.")
+    message: Annotated[str, Field(max_length=32768)] = Field(
+        default="", description="Why, in a sentence for people."
+    )
 
 
 Conditions = Annotated[

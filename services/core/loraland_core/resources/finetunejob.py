@@ -148,6 +148,8 @@ class GateSpec(Model):
 
 
 class EvaluationSpec(Model):
+    """How base and tuned model are compared on held-out rows."""
+
     """How well base and tuned model answer the held-out rows."""
 
     model_config = _config(
@@ -180,6 +182,8 @@ class EvaluationSpec(Model):
 
 
 class CheckpointSpec(Model):
+    """How often progress is saved to the artifact store."""
+
     every_steps: int = Field(default=1000, ge=1, le=1_000_000, description="Steps between two.")
     keep_last: int = Field(default=2, ge=1, le=100, description="How many are kept.")
 
@@ -198,6 +202,8 @@ class AdapterTemplate(Model):
 
 
 class OutputSpec(Model):
+    """What a successful run leaves."""
+
     adapter: AdapterTemplate = Field(default=AdapterTemplate(), description="What is published.")
     credentials_secret_ref: SecretRef | None = Field(
         default=None,
@@ -207,26 +213,58 @@ class OutputSpec(Model):
 
 
 class EnvVar(Model):
-    name: Annotated[str, Field(min_length=1, max_length=256)]
-    value: Annotated[str, Field(max_length=32768)] | None = None
-    value_from: Passthrough | None = None
+    """An environment variable, as in a Kubernetes container."""
+
+    name: Annotated[str, Field(min_length=1, max_length=256)] = Field(description="Its name.")
+    value: Annotated[str, Field(max_length=32768)] | None = Field(
+        default=None, description="Its value."
+    )
+    value_from: Passthrough | None = Field(
+        default=None, description="Where its value comes from, such as a secretKeyRef."
+    )
 
 
 class PodSpec(Model):
     """How the training pod is scheduled and equipped; as in a Kubernetes pod."""
 
-    resources: Passthrough | None = Field(default=None, description="Requests and limits.")
-    node_selector: Annotated[dict[str, str], Field(max_length=64)] | None = None
-    tolerations: Annotated[list[Passthrough], Field(max_length=32)] | None = None
-    affinity: Passthrough | None = None
-    topology_spread_constraints: Annotated[list[Passthrough], Field(max_length=16)] | None = None
-    priority_class_name: DnsName | None = None
-    runtime_class_name: DnsName | None = None
-    service_account_name: DnsName | None = None
-    image_pull_secrets: Annotated[list[SecretRef], Field(max_length=16)] | None = None
-    env: Annotated[list[EnvVar], Field(max_length=128)] | None = None
-    labels: Annotated[dict[str, str], Field(max_length=64)] | None = None
-    annotations: Annotated[dict[str, str], Field(max_length=64)] | None = None
+    resources: Passthrough | None = Field(
+        default=None,
+        description="Requests and limits of the container, GPUs and MIG slices included;"
+        " the catalogue's if empty.",
+    )
+    node_selector: Annotated[dict[str, str], Field(max_length=64)] | None = Field(
+        default=None, description="Labels that a node must have."
+    )
+    tolerations: Annotated[list[Passthrough], Field(max_length=32)] | None = Field(
+        default=None, description="Taints of nodes that do not keep it away."
+    )
+    affinity: Passthrough | None = Field(
+        default=None, description="Nodes and pods that it should be near to, or far from."
+    )
+    topology_spread_constraints: Annotated[list[Passthrough], Field(max_length=16)] | None = Field(
+        default=None, description="How the pods of one job spread over nodes or zones."
+    )
+    priority_class_name: DnsName | None = Field(
+        default=None, description="PriorityClass: who gives way to whom."
+    )
+    runtime_class_name: DnsName | None = Field(
+        default=None, description="RuntimeClass, such as nvidia."
+    )
+    service_account_name: DnsName | None = Field(
+        default=None, description="ServiceAccount of the pod, for IRSA or workload identity."
+    )
+    image_pull_secrets: Annotated[list[SecretRef], Field(max_length=16)] | None = Field(
+        default=None, description="Secrets for the registry of the trainer's image."
+    )
+    env: Annotated[list[EnvVar], Field(max_length=128)] | None = Field(
+        default=None, description="More environment variables; they hold over ours."
+    )
+    labels: Annotated[dict[str, str], Field(max_length=64)] | None = Field(
+        default=None, description="More labels of the pod; ours hold over them."
+    )
+    annotations: Annotated[dict[str, str], Field(max_length=64)] | None = Field(
+        default=None, description="Annotations of the pod."
+    )
     shared_memory: Annotated[str, Field(pattern=r"^[0-9]+(Ki|Mi|Gi)?$", max_length=16)] | None = (
         Field(default=None, description="Size of /dev/shm, such as 8Gi.")
     )
@@ -292,46 +330,62 @@ FineTuneJobSpec.model_config["json_schema_extra"] = spec_rules()
 
 
 class Progress(Model):
-    step: int = 0
-    total_steps: int = 0
-    percent: int = 0
+    """How far the run is, as its pod told last."""
+
+    step: int = Field(default=0, description="Optimizer steps done.")
+    total_steps: int = Field(default=0, description="Optimizer steps in all.")
+    percent: int = Field(default=0, description="Steps done, of a hundred.")
     loss: ShortText | None = Field(default=None, description="Last training loss.")
-    tokens_per_second: int | None = None
-    eta_seconds: int | None = None
+    tokens_per_second: int | None = Field(default=None, description="Speed of the training.")
+    eta_seconds: int | None = Field(default=None, description="Seconds that it will still take.")
     phase: ShortText | None = Field(default=None, description="What the pod is doing.")
 
 
 class Score(Model):
     """One metric, as decimal strings."""
 
-    name: ShortText
-    base: ShortText | None = None
-    tuned: ShortText | None = None
+    name: ShortText = Field(description="Name of the metric.")
+    base: ShortText | None = Field(default=None, description="Score of the base model alone.")
+    tuned: ShortText | None = Field(default=None, description="Score with the adapter.")
 
 
 class ArtifactStatus(Model):
-    uri: ShortText
-    digest: Digest
-    size_bytes: int = 0
+    """The adapter's files in the artifact store."""
+
+    uri: ShortText = Field(description="Where they lie.")
+    digest: Digest = Field(description="What they are, and the name of their version.")
+    size_bytes: int = Field(default=0, description="Size of the served files.")
 
 
 class ObjectRef(Model):
-    name: ShortText
-    uid: ShortText | None = None
+    """An object of the same namespace."""
+
+    name: ShortText = Field(description="Its name.")
+    uid: ShortText | None = Field(default=None, description="Tells it from others of that name.")
 
 
 class Failure(Model):
-    reason: ShortText
-    message: Annotated[str, Field(max_length=8192)] = ""
-    exit_code: int | None = None
+    """Why the run failed."""
+
+    reason: ShortText = Field(description="In a word; docs/operations.md says what to do.")
+    message: Annotated[str, Field(max_length=8192)] = Field(
+        default="", description="In a sentence, or the end of the log."
+    )
+    exit_code: int | None = Field(
+        default=None, description="Of the container that failed last, if one did."
+    )
 
 
 class FineTuneJobStatus(Model):
-    observed_generation: int | None = None
+    """What the operator found; it is derived from the world and can be lost."""
+
+    observed_generation: int | None = Field(
+        default=None, description="Generation of the spec that the status tells of."
+    )
     phase: ShortText | None = Field(default=None, description="One word for the printer.")
-    conditions: Conditions = []
-    attempts: int | None = None
-    progress: Progress | None = None
+    conditions: Conditions = Field(default=[], description="What is the case, and why.")
+    attempts: int | None = Field(default=None, description="How often pods were started.")
+    progress: Progress | None = Field(default=None, description="How far the run is.")
     metrics: (
         Annotated[
             list[Score],
@@ -344,14 +398,14 @@ class FineTuneJobStatus(Model):
             ),
         ]
         | None
-    ) = None
+    ) = Field(default=None, description="Scores of base and tuned model on held-out rows.")
     num_evaluated: int | None = Field(default=None, description="Held-out rows scored.")
-    artifact: ArtifactStatus | None = None
-    adapter_ref: ObjectRef | None = None
-    job_ref: ObjectRef | None = None
-    failure: Failure | None = None
-    start_time: ShortText | None = None
-    completion_time: ShortText | None = None
+    artifact: ArtifactStatus | None = Field(default=None, description="What was uploaded.")
+    adapter_ref: ObjectRef | None = Field(default=None, description="The Adapter published.")
+    job_ref: ObjectRef | None = Field(default=None, description="The batch/v1 Job that runs it.")
+    failure: Failure | None = Field(default=None, description="Why it failed, if it did.")
+    start_time: ShortText | None = Field(default=None, description="When its Job started.")
+    completion_time: ShortText | None = Field(default=None, description="When it ended.")
 
 
 class FineTuneJob(Model):
