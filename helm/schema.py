@@ -228,6 +228,12 @@ REFINED: dict[str, Schema] = {
     "inference.tls.certManager.extraDnsNames": STRINGS,
     "inference.cache.kind": _one_of("emptyDir", "hostPath", "persistentVolumeClaim"),
     "inference.cache.hostPath": {"type": "string", "pattern": "^/[^:]+$"},
+    "inference.cache.claim.size": QUANTITY,
+    "inference.cache.claim.accessModes": {
+        "type": "array",
+        "items": _one_of("ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"),
+        "minItems": 1,
+    },
     "inference.packed.sizeLimit": {"type": "string"},
     "inference.terminationGracePeriodSeconds": _whole(1),
     "inference.preStopSleepS": _whole(0),

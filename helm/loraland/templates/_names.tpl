@@ -53,6 +53,15 @@ helm.sh/chart: {{ include "loraland.chartLabel" .root }}
 {{- end }}
 {{- end -}}
 
+{{/* Of pods: nothing that changes when only the chart does, so that it restarts nobody. */}}
+{{- define "loraland.podLabels" -}}
+{{ include "loraland.selector" . }}
+app.kubernetes.io/name: {{ include "loraland.name" .root }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{/* metadata of an object in the release's namespace. Wants root, component, name; takes
      annotations, baseModel, namespace. */}}
 {{- define "loraland.metadata" -}}

@@ -74,9 +74,6 @@ redis://{{ include "loraland.fullname" . }}-redis.{{ .Release.Namespace }}.svc:6
 {{- if and .tls.certManager.enabled (not .tls.certManager.issuerRef.name) -}}
 {{- fail (printf "%s: tls.certManager.issuerRef.name: name the issuer" $field) -}}
 {{- end -}}
-{{- if and (eq .cache.kind "persistentVolumeClaim") (not .cache.persistentVolumeClaim) -}}
-{{- fail (printf "%s: cache.persistentVolumeClaim: name the claim" $field) -}}
-{{- end -}}
 {{- if and .prefetch.enabled (eq .cache.kind "emptyDir") -}}
 {{- fail (printf "%s: prefetch.enabled wants a cache that outlives its pod: set cache.kind to hostPath or persistentVolumeClaim" $field) -}}
 {{- end -}}

@@ -72,7 +72,7 @@
 {{- if eq .one.cache.kind "hostPath" }}
   hostPath: {path: {{ .one.cache.hostPath }}, type: DirectoryOrCreate}
 {{- else if eq .one.cache.kind "persistentVolumeClaim" }}
-  persistentVolumeClaim: {claimName: {{ .one.cache.persistentVolumeClaim }}}
+  persistentVolumeClaim: {claimName: {{ .one.cache.persistentVolumeClaim | default (printf "%s-cache" (include "loraland.inference.name" .)) }}}
 {{- else }}
   emptyDir: {sizeLimit: {{ .one.cache.sizeLimit }}}
 {{- end }}
