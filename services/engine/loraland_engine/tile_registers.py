@@ -38,7 +38,9 @@ _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _POINTER = _I8.as_pointer()
 
 
-_HAS_TILES = bool(llvm.get_host_cpu_features().get("amx-tile"))
+# Asked once: each time takes a fifth of a millisecond.
+_HOST: Any = llvm.get_host_cpu_features()
+_HAS_TILES = bool(_HOST.get("amx-tile"))
 
 
 def _ask() -> bool:
@@ -53,7 +55,7 @@ _IS_ALLOWED = _ask()
 
 def has_instruction(kind: str) -> bool:
     """Whether the processor multiplies ``BYTES``, or ``HALVES``, in tiles."""
-    return bool(llvm.get_host_cpu_features().get(_FEATURES[kind]))
+    return bool(_HOST.get(_FEATURES[kind]))
 
 
 def is_supported(kind: str) -> bool:
