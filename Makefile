@@ -56,10 +56,12 @@ check: setup  ## Format, lint, types, import directions
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-gen: setup  ## Generate gRPC stubs and CRDs from their sources
+gen: setup  ## Generate gRPC stubs, CRDs, the chart's schema and its golden files from their sources
 	@$(BIN)/python -m loraland_core.rpc.generate
 	@$(BIN)/python -m loraland_core.crds helm/loraland/files/crds
 	@$(BIN)/python -m loraland_core.redis_acl helm/loraland/files/redis-acl/users.acl
+	@$(BIN)/python helm/schema.py helm/loraland
+	@$(BIN)/python tests/fakes/charts.py
 
 bench: setup  ## The table of docs/performance.md; PEERS=folder runs others beside it, ARGS=… more options
 	@$(BIN)/python benchmarks/serving.py --suite --engine --grpc $(if $(JSON),--json $(JSON)) \
