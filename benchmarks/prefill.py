@@ -15,7 +15,7 @@ import environment  # noqa: F401 (before torch)
 import parity_base
 import random_adapters
 import torch
-from loraland_engine import prompt_attention, row_kernels
+from loraland_engine import prompt_attention, row_kernels, tile_attention
 from loraland_engine.engine import Engine, EngineConfig
 from loraland_engine.linear import Projection
 from loraland_engine.sequence import SamplingParams
@@ -64,6 +64,7 @@ def main() -> None:
     for kernel in KERNELS:
         time_calls(row_kernels, kernel, cost_s, time.perf_counter)
     time_calls(prompt_attention, "attend_pieces", cost_s, time.perf_counter)
+    time_calls(tile_attention, "attend_round", cost_s, time.perf_counter)
     time_calls(Projection, "multiply", cost_s, time.perf_counter)
     time_calls(engine, "step", cost_s, time.perf_counter)
     num_adapters = max(int(case.split("/")[1]) for case in options.cases)

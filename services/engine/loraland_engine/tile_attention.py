@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from loraland_engine import half_tiles, prompt_attention, score_rows, tile_registers
-from loraland_engine.native import compiled, spread
+from loraland_engine.native import Threads, compiled, spread
 
 STRIP_ROWS = 32
 BLOCK_KEYS = 32
@@ -222,6 +222,7 @@ class Attention:
         self._packed_GH = np.empty((num_kv, 0), dtype=np.uint16)
 
     def plan(self, pieces: list[Piece]) -> tuple[Round, ...]:
+        """Return what ``attend`` does in each layer of a step with these pieces."""
         rounds = build_rounds(pieces, group_size=self._group_size, head_size=self._head_size)
         needed = max((r.num_halves for r in rounds), default=0)
         if needed > self._packed_GH.shape[1]:
@@ -229,8 +230,15 @@ class Attention:
         return rounds
 
     def attend(
-        self, threads, rounds: tuple[Round, ...], y_TN, keys_SGLE, values_SGLE, out_TD
-    ) -> None:  # type: ignore[no-untyped-def]
+        self,
+        threads: Threads,
+        rounds: tuple[Round, ...],
+        y_TN: np.ndarray,
+        keys_SGLE: np.ndarray,
+        values_SGLE: np.ndarray,
+        out_TD: np.ndarray,
+    ) -> None:
+        """Answer the queries in ``y_TN``; one layer's keys and values are in KV memory."""
         for strip_I5, block_J5, _ in rounds:
             attend_round(
                 threads, y_TN, strip_I5, block_J5, keys_SGLE, values_SGLE, self._packed_GH,

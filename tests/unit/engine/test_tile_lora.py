@@ -45,7 +45,7 @@ def finish(
     adapter: LoraAdapter,
     *,
     is_int8: bool,
-    bias_N: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
     cuts: tuple[int, ...] = (0,),
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what the tiles' rows and their neighbours became, and what they should be."""
@@ -53,12 +53,12 @@ def finish(
     x = torch.randn(FIRST + count + 2, WIDTH, generator=generator)
     y = torch.randn(len(x), sum(OUTS), generator=generator)
     scale = torch.rand(len(x), generator=generator) + 0.5
-    bias = np.empty(0, dtype=np.float32) if bias_N is None else bias_N
+    biases = np.empty(0, dtype=np.float32) if bias is None else bias
     found = y.clone()
 
     for start, end in itertools.pairwise([*cuts, count]):
         tile_lora.finish_tile(
-            found.numpy(), x.numpy(), scale.numpy(), bias, FIRST + start, end - start,
+            found.numpy(), x.numpy(), scale.numpy(), biases, FIRST + start, end - start,
             table(adapter), START, np.zeros(1, dtype=np.int8 if is_int8 else np.float32),
         )  # fmt: skip
 
@@ -70,8 +70,8 @@ def finish(
         h = x[rows].double() @ own.a_RD.double().t() * own.scale_R.double()
         columns = slice(int(START[int(name)]), int(START[int(name) + 1]))
         expected[rows, columns] += h @ own.b_RO.double()
-    if bias_N is not None:
-        expected[rows] += torch.from_numpy(bias_N)
+    if bias is not None:
+        expected[rows] += torch.from_numpy(bias)
     return found, expected.float()
 
 
@@ -94,9 +94,7 @@ def test_tile_gets_its_bias() -> None:
     """Beside scale and update."""
     bias = np.arange(sum(OUTS), dtype=np.float32)
 
-    found, expected = finish(
-        17, build_adapter((4, 0, 4, 4), is_int8=True), is_int8=True, bias_N=bias
-    )
+    found, expected = finish(17, build_adapter((4, 0, 4, 4), is_int8=True), is_int8=True, bias=bias)
 
     torch.testing.assert_close(found, expected, rtol=0, atol=float(expected.abs().max()) / 100)
 
