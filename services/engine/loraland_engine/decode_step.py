@@ -109,7 +109,7 @@ def attend(
         for g in range(part * num_kv // parts, (part + 1) * num_kv // parts):
             keys, values = keys_SGLE[kv_slot_T[t], g], values_SGLE[kv_slot_T[t], g]
             # Values come from memory while the scores are computed, and the next head's keys.
-            num_bytes = (position_T[t] + 1) * head_size * 4
+            num_bytes = (position_T[t] + 1) * head_size * keys.itemsize
             row_kernels.fetch(values.ctypes.data, num_bytes)
             if g + 1 < num_kv:
                 row_kernels.fetch(keys_SGLE[kv_slot_T[t], g + 1].ctypes.data, num_bytes)

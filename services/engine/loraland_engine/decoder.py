@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from loraland_engine import byte_products, decode_step, turns
+from loraland_engine.kv_memory import as_array
 from loraland_engine.linear import Projection
 from loraland_engine.native import Threads
 
@@ -100,7 +101,7 @@ class Decoder:
             epsilon,
         )
         self._rope = rope
-        self._kv_Y2SGLE = kv_rows.numpy()
+        self._kv_Y2SGLE = as_array(kv_rows)
         self._sizes = (layers[0].qkv.shape, layers[0].out.shape, layers[0].gate.shape)
         self._vocabulary_size = head.shape[0]
         self._num_layers = len(layers)

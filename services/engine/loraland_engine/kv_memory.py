@@ -9,6 +9,7 @@ touched, so a generous context costs address space only.
 import math
 import mmap
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,6 +64,14 @@ class KvMemory:
     ) -> None:
         self.keys[layer][slot_T, :, position_T] = k_THD
         self.values[layer][slot_T, :, position_T] = v_THD
+
+
+def as_array(numbers: Tensor) -> np.ndarray:
+    """Return the same memory to NumPy, which knows no bfloat16: as uint16."""
+    if numbers.dtype != torch.bfloat16:
+        return numbers.numpy()
+    array: np.ndarray = numbers.view(torch.int16).numpy()
+    return array.view(np.uint16)
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

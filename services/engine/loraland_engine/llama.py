@@ -1,8 +1,9 @@
 """One fused forward pass for models shaped like Llama: Llama, Mistral, Qwen 2 and 3, SmolLM. CPU.
 
 Computes what the Transformers class computes, with four matrix products and five compiled calls a
-layer. The residual stream and KV memory are float32; the linears keep their own precision. The
-model's modules stay in place, with their weights joined in memory.
+layer. The residual stream is float32, the linears keep their own precision, and KV memory is
+bfloat16 where they are no more precise. The model's modules stay in place, with their weights joined
+in memory.
 
 Shapes: T packed tokens, D hidden, N joined outs, L context tokens, E head size, S slots.
 """
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from loraland_engine import (
     decoder,
     float_blocks,
+    kv_memory,
     native,
     prompt_attention,
     prompt_lora,
@@ -56,6 +58,13 @@ def is_supported(model: Any) -> bool:
         and _group_size(config) <= float_blocks.WIDTH
         and all(_is_joinable(m) for m in model.modules() if hasattr(m, "in_features"))
     )
+
+
+def kv_dtype(model: Any) -> torch.dtype:
+    """Return what keys and values are kept in: no more precise than the products they come from."""
+    head = model.get_output_embeddings()
+    is_half = isinstance(head, Int8Linear) or head.weight.dtype is torch.bfloat16
+    return torch.bfloat16 if is_half else torch.float32
 
 
 def _group_size(config: Any) -> int:
@@ -157,8 +166,8 @@ class FusedLlama:
         }
         return decoder.Layer(
             **parts,
-            keys_SGLE=self._kv.keys[index].numpy(),
-            values_SGLE=self._kv.values[index].numpy(),
+            keys_SGLE=kv_memory.as_array(self._kv.keys[index]),
+            values_SGLE=kv_memory.as_array(self._kv.values[index]),
             norms_2E=np.stack(attention_norms) if attention_norms else empty,
             norm_before_mlp_D=_array(layer.post_attention_layernorm.weight),
             norm_after_D=_array(norm_after.weight),  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from loraland_engine.float_blocks import (
     multiply_rows,
 )
 from loraland_engine.native import compiled, spread
+from loraland_engine.rounding import as_floats
 from loraland_engine.row_kernels import exponential
 
 BLOCK_KEYS = 64
@@ -61,28 +62,28 @@ def deal(table: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def multiply_keys(query_EW, keys_LE, first, count, scores_BW):
-    """Write the scores of ``count`` keys from ``first`` on."""
-    size = keys_LE.shape[1]
+def multiply_keys(query_EW, keys_BE, scores_BW):
+    """Write the scores of some keys."""
+    count, size = keys_BE.shape
     whole = count - count % ROWS
     for n in range(0, whole, ROWS):
         multiply_rows(
-            scores_BW[n].ctypes.data, WIDTH, keys_LE[first + n].ctypes.data, size, 1,
+            scores_BW[n].ctypes.data, WIDTH, keys_BE[n].ctypes.data, size, 1,
             query_EW.ctypes.data, WIDTH, size, _FLOATS,
         )  # fmt: skip
     for n in range(whole, count):
         multiply_row(
-            scores_BW[n].ctypes.data, WIDTH, keys_LE[first + n].ctypes.data, size, 1,
+            scores_BW[n].ctypes.data, WIDTH, keys_BE[n].ctypes.data, size, 1,
             query_EW.ctypes.data, WIDTH, size, _FLOATS,
         )  # fmt: skip
 
 
 @compiled
-def add_values(weights_BW, values_LE, first, count, sums_EW):
-    """Add the values of ``count`` keys, each as often as its weight says."""
-    size = values_LE.shape[1]
+def add_values(weights_BW, values_BE, sums_EW):
+    """Add the values of some keys, each as often as its weight says."""
+    count, size = values_BE.shape
     whole = size - size % ROWS
-    address = values_LE[first].ctypes.data
+    address = values_BE.ctypes.data
     for e in range(0, whole, ROWS):
         add_rows(
             sums_EW[e].ctypes.data, WIDTH, address + 4 * e, 1, size, weights_BW.ctypes.data, WIDTH,
@@ -113,7 +114,9 @@ def weigh(scores_BW, count, largest_W, total_W, factor_W):
 
 
 @compiled
-def attend_strip(query_EW, keys_LE, values_LE, position, length, group_size, scores_BW, sums_EW):
+def attend_strip(
+    query_EW, keys_LE, values_LE, position, length, group_size, floats_BE, scores_BW, sums_EW
+):
     """Leave the answers in ``sums_EW``; lane w is token w // group_size, from ``position`` on."""
     largest_W = np.full(WIDTH, -np.inf, dtype=np.float32)
     total_W = np.zeros(WIDTH, dtype=np.float32)
@@ -121,7 +124,8 @@ def attend_strip(query_EW, keys_LE, values_LE, position, length, group_size, sco
     sums_EW[:] = np.float32(0.0)
     for first in range(0, length, BLOCK_KEYS):
         count = min(BLOCK_KEYS, length - first)
-        multiply_keys(query_EW, keys_LE, first, count, scores_BW)
+        keys = as_floats(keys_LE[first : first + count], floats_BE)
+        multiply_keys(query_EW, keys, scores_BW)
         for n in range(max(0, position + 1 - first), count):
             # Tokens before this key do not see it.
             for w in range((first + n - position) * group_size):
@@ -131,7 +135,7 @@ def attend_strip(query_EW, keys_LE, values_LE, position, length, group_size, sco
             for e in range(sums_EW.shape[0]):
                 for w in range(WIDTH):
                     sums_EW[e, w] *= factor_W[w]
-        add_values(scores_BW, values_LE, first, count, sums_EW)
+        add_values(scores_BW, as_floats(values_LE[first : first + count], floats_BE), sums_EW)
     for w in range(WIDTH):
         factor_W[w] = np.float32(1.0) / total_W[w]
     for e in range(sums_EW.shape[0]):
@@ -146,6 +150,7 @@ def _attend_pieces(begin, end, y_TN, strip_I4, keys_SGLE, values_SGLE, scaling, 
     query_EW = np.zeros((size, WIDTH), dtype=np.float32)
     sums_EW = np.empty((size, WIDTH), dtype=np.float32)
     scores_BW = np.empty((BLOCK_KEYS, WIDTH), dtype=np.float32)
+    floats_BE = np.empty((BLOCK_KEYS, size), dtype=np.float32)
     for item in range(begin, end):
         row, count, position, slot = strip_I4[item // num_kv]
         g = item % num_kv
@@ -156,7 +161,7 @@ def _attend_pieces(begin, end, y_TN, strip_I4, keys_SGLE, values_SGLE, scaling, 
                     query_EW[e, t * group_size + p] = x[e] * scaling
         attend_strip(
             query_EW, keys_SGLE[slot, g], values_SGLE[slot, g], position, position + count,
-            group_size, scores_BW, sums_EW,
+            group_size, floats_BE, scores_BW, sums_EW,
         )  # fmt: skip
         for t in range(count):
             for p in range(group_size):

@@ -1,7 +1,7 @@
-"""Rows rounded to what a product multiplies: bytes with a scale, or halves (bfloat16). Compiled; no I/O.
+"""Numbers in less than 32 bits, and back: bytes with a scale, halves (bfloat16). Compiled; no I/O.
 
-``round_row`` is one function for both: which, the type of the rows says. Over float linears nothing is
-rounded, and nobody calls it.
+One function each, whatever the type of the arrays: ``round_row`` makes a row what a product
+multiplies, ``put`` copies numbers to where they are kept, and ``as_float`` reads one of them.
 
 Shapes: T rows, D numbers of a row; a row may have room for more, which stays as it is.
 """
@@ -73,3 +73,57 @@ def _round_row(x, rows, scales, t):
     if rows.dtype == types.uint8:
         return lambda x, rows, scales, t: quantize(x, rows, scales, t)  # noqa: PLW0108
     return lambda x, rows, scales, t: halve(x, rows, scales, t)  # noqa: PLW0108
+
+
+def put(numbers, to):
+    """Copy float32 numbers to an array of halves, rounded, or of float32, as they are."""
+    raise AssertionError("only compiled code puts numbers")
+
+
+@extending.overload(put)
+def _put(numbers, to):
+    if to.dtype == types.uint16:
+
+        def put_halves(numbers, to):
+            for i in range(numbers.shape[0]):
+                to[i] = half(numbers[i])
+
+        return put_halves
+
+    # Assigning a slice would first ask whether the two overlap.
+    def put_floats(numbers, to):
+        for i in range(numbers.shape[0]):
+            to[i] = numbers[i]
+
+    return put_floats
+
+
+def as_float(number):
+    """Return the float32 that a float32, an int8, or a half's bits mean."""
+    raise AssertionError("only compiled code reads numbers")
+
+
+@extending.overload(as_float)
+def _as_float(number):
+    if number == types.uint16:
+        return lambda number: widened(number)  # noqa: PLW0108
+    return lambda number: np.float32(number)  # noqa: PLW0108
+
+
+def as_floats(rows, room):
+    """Return rows of halves as float32, in ``room``; rows of float32 as they are."""
+    raise AssertionError("only compiled code reads numbers")
+
+
+@extending.overload(as_floats)
+def _as_floats(rows, room):
+    if rows.dtype != types.uint16:
+        return lambda rows, room: rows
+
+    def widen(rows, room):
+        for i in range(rows.shape[0]):
+            for j in range(rows.shape[1]):
+                room[i, j] = widened(rows[i, j])
+        return room[: rows.shape[0]]
+
+    return widen

@@ -29,7 +29,7 @@ from loraland_engine.native import (
     prefetch,
     spread,
 )
-from loraland_engine.rounding import round_row
+from loraland_engine.rounding import as_float, put, round_row
 
 TILE_ROWS = prompt_lora.DECODING_ROWS
 LINE_BYTES = 64
@@ -56,7 +56,7 @@ def exponential(x):
 def dot(a, x):
     total = np.float32(0.0)
     for d in range(x.shape[0]):
-        total += np.float32(a[d]) * x[d]
+        total += as_float(a[d]) * x[d]
     return total
 
 
@@ -66,7 +66,7 @@ def dot_four(a, x, first, out, r):
     x0, x1, x2, x3 = x[first], x[first + 1], x[first + 2], x[first + 3]
     t0 = t1 = t2 = t3 = np.float32(0.0)
     for d in range(x0.shape[0]):
-        weight = np.float32(a[d])
+        weight = as_float(a[d])
         t0 += weight * x0[d]
         t1 += weight * x1[d]
         t2 += weight * x2[d]
@@ -80,10 +80,10 @@ def dot_keys(query, keys_LE, first, scores):
     k0, k1, k2, k3 = keys_LE[first], keys_LE[first + 1], keys_LE[first + 2], keys_LE[first + 3]
     t0 = t1 = t2 = t3 = np.float32(0.0)
     for e in range(query.shape[0]):
-        t0 += k0[e] * query[e]
-        t1 += k1[e] * query[e]
-        t2 += k2[e] * query[e]
-        t3 += k3[e] * query[e]
+        t0 += as_float(k0[e]) * query[e]
+        t1 += as_float(k1[e]) * query[e]
+        t2 += as_float(k2[e]) * query[e]
+        t3 += as_float(k3[e]) * query[e]
     scores[first], scores[first + 1], scores[first + 2], scores[first + 3] = t0, t1, t2, t3
 
 
@@ -97,14 +97,14 @@ def expand(y, b, h):
         b0, b1, b2, b3 = b[r], b[r + 1], b[r + 2], b[r + 3]
         for o in range(num_out):
             y[o] += (
-                h0 * np.float32(b0[o])
-                + h1 * np.float32(b1[o])
-                + h2 * np.float32(b2[o])
-                + h3 * np.float32(b3[o])
+                h0 * as_float(b0[o])
+                + h1 * as_float(b1[o])
+                + h2 * as_float(b2[o])
+                + h3 * as_float(b3[o])
             )
     for r in range(whole, rank):
         for o in range(num_out):
-            y[o] += h[r] * np.float32(b[r, o])
+            y[o] += h[r] * as_float(b[r, o])
 
 
 @compiled
@@ -223,14 +223,15 @@ def _finish_qkv(
     head_size = cos_LE.shape[1]
     num_kv = keys_SGLE.shape[1]
     num_heads = (y_TN.shape[1] // head_size) - 2 * num_kv
+    row_bytes = head_size * keys_SGLE.itemsize
     for i in range(begin, end):
         tile = tile_I2[i]
         scale_and_add(y_TN, x_TD, scale_T, bias_N, tile, slot_I[i], table_SP4, start_P, like)
         for t in range(tile[0], tile[0] + tile[1]):
             position = position_T[t]
             for g in range(num_kv):
-                fetch(keys_SGLE[kv_slot_T[t], g, position].ctypes.data, head_size * 4)
-                fetch(values_SGLE[kv_slot_T[t], g, position].ctypes.data, head_size * 4)
+                fetch(keys_SGLE[kv_slot_T[t], g, position].ctypes.data, row_bytes)
+                fetch(values_SGLE[kv_slot_T[t], g, position].ctypes.data, row_bytes)
             for head in range(num_heads + num_kv):
                 x = y_TN[t, head * head_size : (head + 1) * head_size]
                 if norms_2E.shape[0]:
@@ -239,12 +240,8 @@ def _finish_qkv(
             for g in range(num_kv):
                 key = (num_heads + g) * head_size
                 value = key + num_kv * head_size
-                to_key = keys_SGLE[kv_slot_T[t], g, position]
-                to_value = values_SGLE[kv_slot_T[t], g, position]
-                # Assigning a slice would first ask whether the two overlap.
-                for e in range(head_size):
-                    to_key[e] = y_TN[t, key + e]
-                    to_value[e] = y_TN[t, value + e]
+                put(y_TN[t, key : key + head_size], keys_SGLE[kv_slot_T[t], g, position])
+                put(y_TN[t, value : value + head_size], values_SGLE[kv_slot_T[t], g, position])
 
 
 @compiled

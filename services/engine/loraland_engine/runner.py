@@ -40,7 +40,7 @@ class Runner:
         self.device: torch.device = model.device
         fuse = fused and llama.is_supported(model)
         heads: int = config.num_attention_heads
-        dtype = torch.float32 if fuse else model.get_input_embeddings().weight.dtype
+        dtype = llama.kv_dtype(model) if fuse else model.get_input_embeddings().weight.dtype
         is_paged = not fuse and paged_attention.is_supported(self.device, dtype)
         num_layers: int = config.num_hidden_layers
         num_kv_heads = getattr(config, "num_key_value_heads", None) or heads
