@@ -51,16 +51,19 @@ class ExampleDataset(Dataset[dict[str, list[int]]]):
     """Examples in the order of the run, in the form that the collator pads."""
 
     def __init__(self, examples: Sequence[Example], order: Sequence[int]) -> None:
-        self._items = [
-            {"input_ids": [*e.prompt, *e.completion], "completion": e.completion} for e in examples
-        ]
+        self._examples = examples
         self._order = order
 
     def __len__(self) -> int:
         return len(self._order)
 
     def __getitem__(self, place: int) -> dict[str, list[int]]:
-        return self._items[self._order[place]]
+        # Read when it is wanted: all of them together may not fit into memory.
+        example = self._examples[self._order[place]]
+        return {
+            "input_ids": [*example.prompt, *example.completion],
+            "completion": example.completion,
+        }
 
 
 class Collator:

@@ -1,27 +1,24 @@
-"""Rows from wherever the job says, as plain dictionaries. The only reader of training data.
+"""Rows from wherever the job says, filtered and checked, on disk. The only reader of training data.
 
-Every error names the place and, for a bad row, its number; each is ``InvalidInput`` (the job is not
-retried) except that a source that does not answer is ``SourceUnavailable``.
+Every error names the place and the first bad rows; each is ``InvalidInput`` (the job is not retried)
+except that a source that does not answer is ``SourceUnavailable``. Memory does not grow with the
+data: files come one at a time, rows one by one, and what is kept of them lies in a spool.
 """
 
-import csv
 import io
-import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from loraland_core.errors import InvalidInput, NotFound, Unavailable
+from loraland_core.errors import InvalidInput, Unavailable
 from loraland_core.resources.dataset import DatasetSpec, HuggingFaceDataset
-from loraland_core.store import Store, StoreConfig, parse_uri
+from loraland_core.store import StoreConfig
 
+from loraland_trainer import examples, files, rowfiles
 from loraland_trainer.config import Config
-
-MAX_DATASET_BYTES = 4 * 1024**3
-
-Row = dict[str, Any]
+from loraland_trainer.filters import RowFilter
+from loraland_trainer.rows import BadRows, PickedRows, Row, SpooledRows
 
 
 class SourceUnavailable(Unavailable):
@@ -32,43 +29,93 @@ class SourceUnavailable(Unavailable):
 class Rows:
     """What to learn from and what to be scored on."""
 
-    train: list[Row]
-    evaluation: list[Row]
+    train: Sequence[Row]
+    evaluation: Sequence[Row]
+    origin: str
+    num_left_out: int = 0
+
+
+# File or split, number within it, row.
+Placed = tuple[str, int, Row]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where both parts come from; nothing is read before it is asked for."""
+
+    origin: str
+    train: Iterator[Placed]
+    evaluation: Iterator[Placed] | None
 
 
 def load_rows(
-    spec: DatasetSpec, *, config: Config, store: StoreConfig, seed: int, max_evaluation: int
+    spec: DatasetSpec,
+    *,
+    config: Config,
+    store: StoreConfig,
+    seed: int,
+    max_evaluation: int,
+    program: str | None = None,
 ) -> Rows:
     """Read the job's rows and hold some out where the job names no evaluation rows.
 
-    Columns that the templates name are checked here, before any weights are loaded.
+    All that templates and filters want of a row is checked here, before any weights are loaded.
     """
-    if spec.inline is not None:
-        train = parse_jsonl(spec.inline.rows, where="dataset.inline.rows")
-        text = spec.inline.evaluation_rows
-        held_out = text and parse_jsonl(text, where="dataset.inline.evaluationRows")
-    elif spec.s3 is not None:
-        train = _from_s3(spec.s3.uri, spec.format, config, store)
-        uri = spec.s3.evaluation_uri
-        held_out = uri and _from_s3(uri, spec.format, config, store)
-    elif spec.pvc is not None:
-        train = _from_volume(spec.pvc.path, spec.format, config)
-        path = spec.pvc.evaluation_path
-        held_out = path and _from_volume(path, spec.format, config)
-    elif spec.hugging_face is not None:
-        train = _from_hub(spec.hugging_face, spec.split.train, config)
-        split = spec.split.evaluation
-        held_out = split and _from_hub(spec.hugging_face, split, config)
-    else:
-        raise InvalidInput("exactly one of s3, huggingFace, pvc and inline", field="spec.dataset")
-    if not held_out:
-        train, held_out = split_rows(
-            train, fraction=float(spec.split.evaluation_fraction), seed=seed
+    bad = BadRows()
+    row_filter = RowFilter(spec.filter)
+    columns = examples.needed_columns(spec, program)
+    source = _open(spec, [*columns, *row_filter.columns], config=config, store=store, bad=bad)
+    parts = [
+        _spool(part, spec, columns, row_filter, bad, origin=source.origin)
+        for part in (source.train, source.evaluation)
+        if part is not None
+    ]
+    fraction = float(spec.split.evaluation_fraction)
+    train, held_out = parts if len(parts) == 2 else split_rows(*parts, fraction=fraction, seed=seed)
+    return Rows(
+        train=train,
+        evaluation=sample_rows(held_out, max_evaluation, seed=seed),
+        origin=source.origin,
+        num_left_out=row_filter.num_left_out,
+    )
+
+
+def _spool(
+    placed: Iterator[Placed],
+    spec: DatasetSpec,
+    columns: Sequence[str],
+    row_filter: RowFilter,
+    bad: BadRows,
+    *,
+    origin: str,
+) -> Sequence[Row]:
+    """Read a part to its end; keep what the filter admits."""
+    kept = SpooledRows(columns)
+    needed = examples.needed_columns(spec)
+    num_left_out_before = row_filter.num_left_out
+    for where, number, row in placed:
+        if not row_filter.admits(row):
+            continue
+        problem = examples.find_problem(row, spec, needed)
+        if problem is None:
+            kept.append(row)
+        else:
+            bad.add(number, problem.text, where=where, reason=problem.reason)
+    bad.raise_any()
+    num_left_out = row_filter.num_left_out - num_left_out_before
+    if num_left_out:
+        row_filter.check_columns()
+    if not kept:
+        what = f"no rows but the {num_left_out} that spec.dataset.filter leaves out"
+        raise InvalidInput(
+            f"holds {what if num_left_out else 'no rows'}", field=origin, reason="EmptyDataset"
         )
-    return Rows(train=train, evaluation=held_out[:max_evaluation])
+    return kept
 
 
-def split_rows(rows: list[Row], *, fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
+def split_rows(
+    rows: Sequence[Row], *, fraction: float, seed: int
+) -> tuple[Sequence[Row], Sequence[Row]]:
     """Hold out a share of the rows, chosen by the seed; both parts keep their order."""
     if not 0 < fraction < 1:
         raise InvalidInput(
@@ -84,154 +131,98 @@ def split_rows(rows: list[Row], *, fraction: float, seed: int) -> tuple[list[Row
         )
     chosen = set(random.Random(seed).sample(range(len(rows)), num_held_out))  # noqa: S311 -- no secret
     return (
-        [row for i, row in enumerate(rows) if i not in chosen],
-        [row for i, row in enumerate(rows) if i in chosen],
+        PickedRows(rows, (i for i in range(len(rows)) if i not in chosen)),
+        PickedRows(rows, (i for i in range(len(rows)) if i in chosen)),
     )
+
+
+def sample_rows(rows: Sequence[Row], at_most: int, *, seed: int) -> Sequence[Row]:
+    """Return so many of the rows, chosen by the seed: the first ones may all be of one kind."""
+    if len(rows) <= at_most:
+        return rows
+    chosen = random.Random(seed).sample(range(len(rows)), at_most)  # noqa: S311 -- no secret
+    return PickedRows(rows, sorted(chosen))
+
+
+def _open(
+    spec: DatasetSpec, columns: Sequence[str], *, config: Config, store: StoreConfig, bad: BadRows
+) -> _Source:
+    if spec.inline is not None:
+        name = "dataset.inline"
+        held_out = spec.inline.evaluation_rows
+        return _Source(
+            name,
+            _from_text(spec.inline.rows, f"{name}.rows", bad),
+            _from_text(held_out, f"{name}.evaluationRows", bad) if held_out else None,
+        )
+    if spec.hugging_face is not None:
+        return _open_hub(spec.hugging_face, spec, columns, config)
+    if spec.s3 is not None:
+        bucket = files.Bucket(store, config.dataset_credentials)
+        where: files.Place = bucket
+        uri, evaluation_uri = spec.s3.uri, spec.s3.evaluation_uri
+    elif spec.pvc is not None:
+        where = files.Volume(config.dataset_mount, spec.pvc.claim)
+        uri, evaluation_uri = spec.pvc.path, spec.pvc.evaluation_path
+    else:
+        raise InvalidInput("exactly one of s3, huggingFace, pvc and inline", field="spec.dataset")
+    return _Source(
+        uri,
+        _from_files(where, uri, spec.format, bad),
+        _from_files(where, evaluation_uri, spec.format, bad) if evaluation_uri else None,
+    )
+
+
+def _from_text(text: str, where: str, bad: BadRows) -> Iterator[Placed]:
+    file = io.BytesIO(text.encode())
+    for number, row in rowfiles.read_rows(file, "JSONL", where=where, bad=bad):
+        yield where, number, row
+
+
+def _from_files(place: files.Place, names: str, format_: str, bad: BadRows) -> Iterator[Placed]:
+    try:
+        for name, file in place.open_all(names):
+            for number, row in rowfiles.read_rows(file, format_, where=name, bad=bad):
+                yield name, number, row
+    except Unavailable as error:
+        # Not the artifact store: the pod's end must not say so.
+        raise SourceUnavailable(str(error)) from error
+
+
+def _open_hub(
+    source: HuggingFaceDataset, spec: DatasetSpec, columns: Sequence[str], config: Config
+) -> _Source:
+    # Imported here: takes seconds, and only this source needs it.
+    from loraland_trainer import hub  # noqa: PLC0415
+
+    try:
+        repository = hub.open_repository(source, token=config.hub_token)
+    except Unavailable as error:
+        raise SourceUnavailable(str(error)) from error
+
+    def read(split: str) -> Iterator[Placed]:
+        where = f"{repository.name}[{split}]"
+        try:
+            for number, row in enumerate(repository.read_split(split, columns), start=1):
+                yield where, number, row
+        except Unavailable as error:
+            raise SourceUnavailable(str(error)) from error
+
+    held_out = spec.split.evaluation
+    return _Source(repository.name, read(spec.split.train), read(held_out) if held_out else None)
 
 
 def parse_jsonl(text: str, *, where: str) -> list[Row]:
     """Return one row for every line that is not blank."""
-    rows: list[Row] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        # A row may nest deeper than the parser goes.
-        except (ValueError, RecursionError) as error:
-            raise InvalidInput(
-                f"row {number} is not JSON ({error}): {_shortened(line)}",
-                field=where,
-                reason="InvalidRow",
-            ) from error
-        if not isinstance(row, dict):
-            raise InvalidInput(
-                f"row {number} is not a JSON object: {_shortened(line)}",
-                field=where,
-                reason="InvalidRow",
-            )
-        rows.append(row)
-    return _not_empty(rows, where)
-
-
-def parse_csv(text: str, *, where: str) -> list[Row]:
-    """Return one row for every record below the header line."""
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    rows: list[Row] = []
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise InvalidInput(
-                    f"row {reader.line_num} does not have the {len(reader.fieldnames or [])}"
-                    " columns of the header",
-                    field=where,
-                    reason="InvalidRow",
-                )
-            rows.append(dict(row))
-    except csv.Error as error:
-        raise InvalidInput(
-            f"row {reader.line_num} is not CSV: {error}", field=where, reason="InvalidRow"
-        ) from error
-    return _not_empty(rows, where)
-
-
-def parse_parquet(data: bytes, *, where: str) -> list[Row]:
-    # Imported here: large, and other formats do without it.
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    try:
-        table = pq.read_table(io.BytesIO(data))
-    except pa.ArrowException as error:
-        raise InvalidInput(f"is not Parquet: {error}", field=where, reason="InvalidRow") from error
-    return _not_empty(cast("list[Row]", table.to_pylist()), where)
+    return parse_rows(text.encode(), "JSONL", where=where)
 
 
 def parse_rows(data: bytes, format_: str, *, where: str) -> list[Row]:
-    """Return the rows of a file in one of the formats that a job can name."""
-    if format_ == "Parquet":
-        return parse_parquet(data, where=where)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"is not UTF-8 text at byte {error.start}", field=where, reason="InvalidRow"
-        ) from error
-    return parse_csv(text, where=where) if format_ == "CSV" else parse_jsonl(text, where=where)
-
-
-def column(row: Row, name: str) -> Any:
-    """Return the row's value; ``a.b`` is the field ``b`` of the object in column ``a``."""
-    if name in row:
-        return row[name]
-    value: Any = row
-    for part in name.split("."):
-        if not isinstance(value, dict):
-            return None
-        value = value.get(part)
-    return value
-
-
-def check_columns(rows: Sequence[Row], needed: Sequence[str], *, where: str) -> None:
-    """Raise ``InvalidInput`` for the first row that lacks a column, listing those it has."""
-    for number, row in enumerate(rows, start=1):
-        missing = [name for name in needed if column(row, name) is None]
-        if missing:
-            raise InvalidInput(
-                f"row {number} has no column {missing[0]!r}, which the templates name;"
-                f" its columns: {', '.join(sorted(row)) or 'none'}",
-                field=where,
-                reason="ColumnMissing",
-            )
-
-
-def _from_s3(uri: str, format_: str, config: Config, store: StoreConfig) -> list[Row]:
-    bucket, key = parse_uri(uri)
-    door = Store(
-        store.model_copy(update={"bucket": bucket, "prefix": ""}),
-        credentials=config.dataset_credentials or None,
-    )
-    try:
-        data = door.read(key, max_bytes=MAX_DATASET_BYTES)
-    except NotFound as error:
-        raise InvalidInput(
-            "there is no such object; check the key", field=uri, reason="DatasetNotFound"
-        ) from error
-    except Unavailable as error:
-        raise SourceUnavailable(str(error)) from error
-    finally:
-        door.close()
-    return parse_rows(data, format_, where=uri)
-
-
-def _from_volume(path: str, format_: str, config: Config) -> list[Row]:
-    mount = config.dataset_mount.resolve()
-    file = (mount / path.lstrip("/")).resolve()
-    if not file.is_relative_to(mount):
-        raise InvalidInput("leads out of the volume", field=f"spec.dataset.pvc.path {path!r}")
-    if not file.is_file():
-        present = sorted(p.name for p in mount.iterdir())[:10] if mount.is_dir() else []
-        raise InvalidInput(
-            f"the volume has no file {path!r}; at its top: {', '.join(present) or 'nothing'}",
-            field="spec.dataset.pvc.path",
-            reason="DatasetNotFound",
-        )
-    return parse_rows(Path(file).read_bytes(), format_, where=path)
-
-
-def _from_hub(source: HuggingFaceDataset, split: str, config: Config) -> list[Row]:
-    # Imported here: takes seconds, and only this source needs it.
-    from loraland_trainer import hub  # noqa: PLC0415
-
-    rows = hub.read_split(source, split, token=config.hub_token)
-    return _not_empty(rows, f"{source.repo}[{split}]")
-
-
-def _not_empty(rows: list[Row], where: str) -> list[Row]:
+    """Return the rows of a small file; raise ``InvalidInput`` where it holds none."""
+    bad = BadRows()
+    placed = rowfiles.read_rows(io.BytesIO(data), format_, where=where, bad=bad)
+    rows: list[Any] = [row for _, row in placed]
+    bad.raise_any()
     if not rows:
         raise InvalidInput("holds no rows", field=where, reason="EmptyDataset")
     return rows
-
-
-def _shortened(line: str) -> str:
-    return line if len(line) <= 80 else f"{line[:77]}..."

@@ -3,6 +3,7 @@
 import gc
 import logging
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -32,7 +33,9 @@ from loraland_trainer import (
 )
 from loraland_trainer.checkpoints import Checkpoints
 from loraland_trainer.config import Config
+from loraland_trainer.evaluate import Examination
 from loraland_trainer.examples import Example
+from loraland_trainer.lengths import DataReport
 from loraland_trainer.progress import Board
 from loraland_trainer.termination import Terminator
 
@@ -48,8 +51,9 @@ class Material:
     training: Precision
     serving: Precision
     tokenizer: Any
-    learned: list[Example]
-    held_out: list[Example]
+    learned: Sequence[Example]
+    held_out: Sequence[Example]
+    data: DataReport
 
 
 def train_adapter(
@@ -74,14 +78,14 @@ def train_adapter(
         )
         prompt = examples.prompt_template(job.spec.dataset)
         export.write_adapter(trained, directory, job=job, prompt=prompt)
-        if material.serving != material.training:
-            # An adapter is scored on the weights that will serve it; two copies may not fit.
-            del trained
-            release_memory()
-            trained = model.load_served(material.base_model, material.serving, directory)
-        scores = _score_both(trained, material, job, board)
+        # An adapter is scored on the weights that will serve it; two copies may not fit.
+        del trained
+        release_memory()
+        examination = _examine(job, material)
+        scores = _score_both(examination, directory, material, board)
         board.enter("uploading")
-        _commit(job, material, store, directory, scores=scores, outcome=outcome)
+        report = _report(job, material, scores=scores, outcome=outcome)
+        _commit(job, material, store, directory, report=report, examination=examination)
         checkpoints.delete_all()
     board.enter("done")
 
@@ -111,25 +115,31 @@ def prepare(job: JobSpec, config: Config, board: Board) -> Material:
         store=job.store,
         seed=spec.training.seed,
         max_evaluation=spec.evaluation.max_samples,
+        program=spec.evaluation.program,
     )
-    examples.check_rows(rows.train, spec.dataset, where="training rows")
-    examples.check_rows(rows.evaluation, spec.dataset, where="evaluation rows")
     board.enter("loading-model")
     base_model = _resolve(job, config)
     serving = weights.serving_precision(job.base_model)
     weights.check_precision(base_model.name, serving)
     tokenizer = weights.load_tokenizer(base_model)
-    limit = spec.training.max_sequence_length
-    held_out = examples.build_examples(rows.evaluation, spec.dataset, tokenizer, max_tokens=limit)
+    build = partial(
+        examples.build_examples,
+        spec=spec.dataset,
+        tokenizer=tokenizer,
+        max_tokens=spec.training.max_sequence_length,
+    )
+    held_out = build(rows.evaluation, what="held out", program=spec.evaluation.program)
     # Perfect answers: a metric that cannot read the references is found before the training.
-    evaluate.score_answers(spec.evaluation, [e.reference for e in held_out], held_out)
+    evaluate.check_references(spec.evaluation, held_out)
+    learned = build(rows.train, what="to learn from", long_rows=spec.dataset.long_rows)
     return Material(
         base_model=base_model,
         training=weights.training_precision(job.base_model, spec.method),
         serving=serving,
         tokenizer=tokenizer,
-        learned=examples.build_examples(rows.train, spec.dataset, tokenizer, max_tokens=limit),
+        learned=learned,
         held_out=held_out,
+        data=DataReport(rows.origin, rows.num_left_out, learned.report, held_out.report),
     )
 
 
@@ -176,16 +186,42 @@ def _resolve(job: JobSpec, config: Config) -> ResolvedModel:
         raise dataset.SourceUnavailable(str(error)) from error
 
 
-def _score_both(tuned: Any, material: Material, job: JobSpec, board: Board) -> list[Score]:
-    spec, held_out = job.spec.evaluation, material.held_out
+def _examine(job: JobSpec, material: Material) -> Examination:
+    spec = job.spec
+    engine = evaluate.build_engine(
+        material.base_model,
+        job.base_model,
+        material.tokenizer,
+        context_tokens=spec.training.max_sequence_length + spec.evaluation.max_new_tokens,
+        rank=spec.lora.rank,
+    )
+    return Examination(engine, material.held_out, spec.evaluation)
+
+
+def _score_both(
+    examination: Examination, directory: Path, material: Material, board: Board
+) -> list[Score]:
     board.enter("scoring-base")
-    with tuned.disable_adapter():
-        _, base_scores = evaluate.answer_all("base", tuned, material.tokenizer, held_out, spec)
+    _, base_scores = examination.take("base", None)
     board.enter("scoring-tuned")
-    answers, tuned_scores = evaluate.answer_all("tuned", tuned, material.tokenizer, held_out, spec)
-    for example, answer in list(zip(held_out, answers, strict=True))[:EXAMPLES_SHOWN]:
+    answers, tuned_scores = examination.take("tuned", directory)
+    shown = zip(material.held_out[:EXAMPLES_SHOWN], answers[:EXAMPLES_SHOWN], strict=True)
+    for example, answer in shown:
         log.info("for example: expected %r, answered %r", example.reference, answer)
     return evaluate.pair_scores(base_scores, tuned_scores)
+
+
+def _report(
+    job: JobSpec, material: Material, *, scores: list[Score], outcome: loop.Outcome
+) -> export.Report:
+    return export.Report(
+        scores=scores,
+        num_evaluated=len(material.held_out),
+        verdict=gate.judge(job.spec.evaluation.gate, scores),
+        outcome=outcome,
+        training=material.training,
+        serving=material.serving,
+    )
 
 
 def _commit(
@@ -194,27 +230,24 @@ def _commit(
     store: Store,
     directory: Path,
     *,
-    scores: list[Score],
-    outcome: loop.Outcome,
+    report: export.Report,
+    examination: Examination,
 ) -> None:
-    report = export.Report(
-        scores=scores,
-        num_evaluated=len(material.held_out),
-        verdict=gate.judge(job.spec.evaluation.gate, scores),
-        outcome=outcome,
-        training=material.training,
-        serving=material.serving,
+    """Upload the artifact, try what is there, and only then say that the job is done."""
+    now = datetime.now(UTC)
+    export.write_attachments(directory, job=job, base_model=material.base_model, report=report)
+    manifest = export.build_manifest(
+        directory, job=job, base_model=material.base_model, training=report.training, now=now
     )
-    commit = partial(
-        export.commit,
-        store,
-        directory,
-        job=job,
-        base_model=material.base_model,
-        report=report,
-        now=datetime.now(UTC),
-    )
-    patience.insist("the upload of the adapter", commit)
+    upload = partial(export.upload, store, directory, manifest, job=job)
+    prefix = patience.insist("the upload of the adapter", upload)
+    with tempfile.TemporaryDirectory(prefix="loraland-") as name:
+        fetch = partial(export.fetch, store, prefix, Path(name), digest=manifest.digest)
+        patience.insist("the download of the adapter", fetch)
+        examination.try_adapter(Path(name))
+    log.info("the uploaded artifact was fetched, loaded and asked: it answers")
+    finish = partial(export.write_result, store, manifest, job=job, report=report, now=now)
+    patience.insist("the result", finish)
 
 
 def release_memory() -> None:

@@ -7,7 +7,7 @@ import tiny_base
 from loraland_core.errors import InvalidInput
 from loraland_core.resources.dataset import DatasetSpec
 from loraland_trainer import examples
-from loraland_trainer.examples import Example
+from loraland_trainer.examples import Examples
 
 TOKENIZER: Any = tiny_base.build_tokenizer()
 FIELDS = DatasetSpec(prompt="Q: {q}\n", completion="{a}")
@@ -15,7 +15,7 @@ CHAT = DatasetSpec(messages="chat")
 TURN = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
 
 
-def build(rows: list[dict[str, Any]], spec: DatasetSpec, max_tokens: int = 100) -> list[Example]:
+def build(rows: list[dict[str, Any]], spec: DatasetSpec, max_tokens: int = 100) -> Examples:
     return examples.build_examples(rows, spec, TOKENIZER, max_tokens=max_tokens)
 
 
@@ -78,8 +78,67 @@ def test_a_chat_without_an_answer_is_refused() -> None:
     with pytest.raises(InvalidInput, match="row 2: a chat to learn from ends with an assistant"):
         build([{"chat": TURN}, {"chat": TURN[:1]}], CHAT)
 
+    with pytest.raises(InvalidInput, match="rows: row 2 is no chat to learn from: a chat to learn"):
+        examples.check_rows([{"chat": TURN}, {"chat": TURN[:1]}], CHAT, where="rows")
+
 
 def test_prompt_file_says_how_to_ask() -> None:
     """What serving renders is what training rendered."""
     assert examples.prompt_template(FIELDS).template == "Q: {q}\n"
     assert examples.prompt_template(CHAT).kind == "messages"
+
+
+LETTERS = DatasetSpec(prompt="{q}", completion="{a}")
+SHORT_AND_LONG = [{"q": "12", "a": "a"}, {"q": "1234567", "a": "abcd"}, {"q": "1", "a": "abcdefgh"}]
+
+
+def test_the_report_says_what_was_cut() -> None:
+    """Lengths as they were, and how many tokens of prompts and completions are gone."""
+    built = build(SHORT_AND_LONG, LETTERS, max_tokens=7)
+
+    report = built.report
+    assert list(built.lengths) == [4, 7, 7]
+    assert (report.num_rows, report.shortest, report.median, report.longest) == (3, 4, 10, 12)
+    assert (report.num_prompts_cut, report.num_completions_cut, report.num_tokens_cut) == (1, 1, 8)
+    assert report.sentence() == (
+        "3 rows of 4 to 12 tokens (median 10, 95 % up to 12); over 7 tokens, 1 prompts lost their"
+        " beginning and 1 completions their end, 8 tokens in all"
+    )
+
+
+def test_long_rows_can_be_left_out() -> None:
+    """The others stay whole, and the report counts."""
+    built = examples.build_examples(
+        SHORT_AND_LONG, LETTERS, TOKENIZER, max_tokens=7, long_rows="Drop"
+    )
+
+    assert [example.reference for example in built] == ["a"]
+    assert built.report.sentence().endswith("2 over 7 tokens left out")
+
+
+@pytest.mark.parametrize(
+    ("long_rows", "max_tokens"),
+    [pytest.param("Fail", 7, id="fail"), pytest.param("Drop", 3, id="nothing-left")],
+)
+def test_long_rows_can_end_the_job(long_rows: str, max_tokens: int) -> None:
+    """The first ones are named with their lengths."""
+    with pytest.raises(InvalidInput) as caught:
+        examples.build_examples(
+            SHORT_AND_LONG, LETTERS, TOKENIZER, max_tokens=max_tokens, long_rows=long_rows
+        )
+
+    assert caught.value.reason == "RowTooLong"
+    assert "the 2. has 12" in str(caught.value)
+
+
+def test_examples_lie_on_disk_and_come_back() -> None:
+    """Any of them, whatever the text."""
+    rows = [{"q": "é", "a": "\u2028"}, {"q": "x", "a": ""}]
+
+    built = build(rows, LETTERS)
+
+    assert [example.reference for example in built] == ["\u2028", ""]
+    assert built[-1].completion == [TOKENIZER.eos_token_id]
+    assert built[0:1] == [built[0]]
+    with pytest.raises(IndexError):
+        built[2]
