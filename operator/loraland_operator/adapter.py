@@ -13,14 +13,15 @@ from loraland_core.store import Store
 from pydantic import ValidationError
 
 from loraland_operator import cluster as kubernetes
-from loraland_operator import manifests, report
+from loraland_operator import manifests, metrics, report
+from loraland_operator.answers import Forbidden
 from loraland_operator.base_models import BaseModels
-from loraland_operator.cluster import Cluster, Forbidden
+from loraland_operator.cluster import Cluster
 from loraland_operator.fleets import Fleets
 from loraland_operator.importer import Importer
 from loraland_operator.mirror import Key, Mirror, Object
 from loraland_operator.plan import adapter as planning
-from loraland_operator.plan import deletion
+from loraland_operator.plan import deletion, history
 from loraland_operator.plan.adapter import Observed, Verification
 from loraland_operator.plan.fleet import adapter_id
 from loraland_operator.plan.importing import artifact_of
@@ -66,6 +67,10 @@ class Adapters:
             )
             if plan.status.get("instances") != (obj.get("status") or {}).get("instances"):
                 self._instances_at[key] = now
+            waited = history.waited_s(obj, plan.status, now)
+            if waited is not None:
+                kind, seconds = waited
+                metrics.READY_SECONDS.labels(kind).observe(seconds)
         return plan.requeue_after_s
 
     async def _settle(self, key: Key) -> tuple[Object, AdapterPlan, datetime] | None:

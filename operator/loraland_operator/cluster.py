@@ -19,7 +19,10 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 from loraland_core import names
-from loraland_core.errors import InvalidInput, LoraLandError, NotFound, Unavailable
+from loraland_core.errors import InvalidInput, NotFound, Unavailable
+
+from loraland_operator import answers
+from loraland_operator.answers import AlreadyExists, Expired, Forbidden, Stale
 
 Object = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -34,25 +37,6 @@ LOG_TAIL_BYTES = 4096
 APPLY_PATCH = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-
-
-class Stale(Unavailable):
-    """The object changed between our look and our write: look again."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, retry_after_s=0.1)
-
-
-class FieldConflict(InvalidInput):
-    """A server-side apply met fields that somebody else owns."""
-
-
-class Forbidden(Unavailable):
-    """Rights or a quota do not allow it; both are changed without us."""
-
-
-class AlreadyExists(LoraLandError):
-    """An object of this name is there already."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +103,7 @@ class Cluster:
             return False
         return True
 
-    async def list(
-        self, resource: Resource, namespace: str = "", *, labels: str = ""
-    ) -> list[Object]:
-        """Return all objects of a namespace, or of all of them, page by page."""
+    async def _read_pages(self, resource: Resource, namespace: str, labels: str) -> list[Object]:
         query = {"limit": str(PAGE_SIZE)} | ({"labelSelector": labels} if labels else {})
         items: list[Object] = []
         while True:
@@ -136,6 +117,17 @@ class Cluster:
             if not token:
                 return items
             query["continue"] = token
+
+    async def list(
+        self, resource: Resource, namespace: str = "", *, labels: str = ""
+    ) -> list[Object]:
+        """Return all objects of a namespace, or of all of them, page by page."""
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                return await self._read_pages(resource, namespace, labels)
+            except Expired:
+                log.info("the list of %s took too long, it is begun anew", resource.plural)
+        raise Unavailable(f"the list of {resource.plural} expires before it is whole")
 
     async def apply(self, manifest: Mapping[str, Any], *, manager: str, force: bool) -> Object:
         """Server-side apply: create the object, or make the fields we state true."""
@@ -238,7 +230,7 @@ class Cluster:
             try:
                 return await self._request_once(method, url, headers, body)
             except Unavailable as error:
-                if isinstance(error, Stale | Forbidden) or attempt == MAX_ATTEMPTS:
+                if isinstance(error, Stale | Forbidden | Expired) or attempt == MAX_ATTEMPTS:
                     raise
                 pause_s = max(BACKOFF_S * 2**attempt, min(error.retry_after_s, 2.0))
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
@@ -268,30 +260,7 @@ class Cluster:
             ) from error
         if response.status < 400:
             return data
-        raise translate(response.status, data, response.headers.get("Retry-After"))
-
-
-def translate(http_status: int, data: bytes, retry_after: str | None) -> LoraLandError:
-    """Return the error of ours that says what to do about the API server's answer."""
-    try:
-        answer = json.loads(data)
-    except ValueError:
-        answer = {}
-    message = str(answer.get("message") or data[:500].decode(errors="replace"))
-    reason = answer.get("reason")
-    if http_status == 404:
-        return NotFound(message)
-    if http_status == 409:
-        causes = (answer.get("details") or {}).get("causes") or []
-        if any(c.get("reason") == "FieldManagerConflict" for c in causes):
-            return FieldConflict(message, reason=names.Reason.NAME_TAKEN)
-        return AlreadyExists(message) if reason == "AlreadyExists" else Stale(message)
-    if http_status in (400, 415, 422):
-        return InvalidInput(message, reason=names.Reason.INVALID_SPEC)
-    if http_status == 403:
-        return Forbidden(message, retry_after_s=20.0)
-    seconds = float(retry_after) if retry_after and retry_after.isdigit() else 5.0
-    return Unavailable(f"Kubernetes API answered {http_status}: {message}", retry_after_s=seconds)
+        raise answers.translate(response.status, data, response.headers.get("Retry-After"))
 
 
 async def connect(kubeconfig: str = "") -> Cluster:

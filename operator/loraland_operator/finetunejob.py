@@ -13,8 +13,9 @@ from loraland_core.store import Store
 
 from loraland_operator import cluster as kubernetes
 from loraland_operator import manifests, report
+from loraland_operator.answers import FieldConflict, Forbidden
 from loraland_operator.base_models import BaseModels
-from loraland_operator.cluster import Cluster, FieldConflict, Forbidden
+from loraland_operator.cluster import Cluster
 from loraland_operator.mirror import Key, Mirror, Object
 from loraland_operator.plan import finetunejob as planning
 from loraland_operator.plan import pods

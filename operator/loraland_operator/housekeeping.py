@@ -25,6 +25,7 @@ from loraland_operator import cluster as kubernetes
 from loraland_operator import config, manifests
 from loraland_operator.cluster import Cluster
 from loraland_operator.plan.finetunejob import has_ended
+from loraland_operator.plan.importing import artifact_of
 
 log = logging.getLogger(__name__)
 
@@ -122,8 +123,12 @@ class Housekeeping:
 
     async def _observe(self) -> Observed:
         """Ask the API server itself; raise where it does not answer or an object is unreadable."""
-        adapters = await self._objects(kubernetes.ADAPTERS)
-        live_jobs, ended_jobs, live_names = set(), set(), set()
+        adapters = [_parse(Adapter, obj) for obj in await self._objects(kubernetes.ADAPTERS)]
+        # An import uploads as a job does: its digest is known when all is there.
+        live_names = {
+            (a.metadata.namespace, a.metadata.name) for a in adapters if artifact_of(a) is None
+        }
+        live_jobs, ended_jobs = set(), set()
         for obj in await self._objects(kubernetes.FINE_TUNE_JOBS):
             job = _parse(FineTuneJob, obj)
             if has_ended(job.status):
@@ -132,7 +137,7 @@ class Housekeeping:
             live_jobs.add(job.metadata.uid)
             live_names.add((job.metadata.namespace, manifests.adapter_name(job)))
         return Observed(
-            adapters=tuple(_read_adapter(_parse(Adapter, obj)) for obj in adapters),
+            adapters=tuple(named for adapter in adapters for named in read_adapter(adapter)),
             live_jobs=frozenset(live_jobs),
             live_names=frozenset(live_names),
             ended_jobs=frozenset(ended_jobs),
@@ -158,21 +163,25 @@ def _parse(model: type[M], obj: kubernetes.Object) -> M:
         ) from error
 
 
-def _read_adapter(adapter: Adapter) -> Named:
-    artifact = adapter.spec.source.artifact
-    name = (artifact.name if artifact else None) or adapter.metadata.name
-    imported = adapter.status.imported
-    digests = {
+def read_adapter(adapter: Adapter) -> list[Named]:
+    """Return what the Adapter names now, and what it may go back to."""
+    namespace, own = adapter.metadata.namespace, adapter.metadata.name
+    artifact, imported = adapter.spec.source.artifact, adapter.status.imported
+    name = (artifact.name if artifact else None) or own
+    current = {
         artifact.digest if artifact else None,
         adapter.status.digest,
         imported.digest if imported else None,
     }
-    return Named(
-        namespace=adapter.metadata.namespace,
-        name=name,
-        digests=frozenset(digest for digest in digests if digest),
-        history_limit=adapter.spec.revision_history_limit,
-    )
+    digests = {name: {digest for digest in current if digest}}
+    for revision in adapter.status.history or []:
+        digests.setdefault(revision.name or own, set()).add(revision.digest)
+    num_earlier = len(digests[name] - current)
+    limit = max(0, adapter.spec.revision_history_limit - num_earlier)
+    return [
+        Named(namespace, under, frozenset(found), limit if under == name else None)
+        for under, found in digests.items()
+    ]
 
 
 def describe(report: Report) -> str:

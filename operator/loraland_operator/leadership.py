@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 
 from loraland_core.errors import LoraLandError
 
-from loraland_operator.cluster import LEASES, AlreadyExists, Cluster, Object, Stale
+from loraland_operator.answers import AlreadyExists, Stale
+from loraland_operator.cluster import LEASES, Cluster, Object
 from loraland_operator.plan import lease as plan
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from loraland_core import logs, names
 from loraland_core.errors import LoraLandError
 from loraland_core.store import Store
 
-from loraland_operator import cluster, config, handlers, metrics, registry
+from loraland_operator import cluster, config, handlers, metrics, registry, work
 from loraland_operator.adapter import Adapters
 from loraland_operator.base_models import BaseModels
 from loraland_operator.cluster import Cluster
@@ -99,13 +99,7 @@ async def _lead(
     base_models = BaseModels(settings.catalogue_file)
     mirror = Mirror()
     reconcilers: dict[str, Reconcile[Key]] = {}
-    background: list[asyncio.Task[None]] = []
-
-    async def reconcile(key: Key) -> float | None:
-        with metrics.observed(key.kind):
-            return await reconcilers[key.kind](key)
-
-    queue: Workqueue[Key] = Workqueue(reconcile, num_workers=settings.num_workers)
+    queue = work.build_queue(reconcilers, mirror, num_workers=settings.num_workers)
     async with contextlib.AsyncExitStack() as stack:
         doors = await _open_doors(settings, api, leadership, stack)
         fleets = Fleets(
@@ -117,23 +111,18 @@ async def _lead(
             wake=queue.add,
         )
         reconcilers.update(_build_reconcilers(settings, doors, mirror, fleets, base_models))
-        metrics.QUEUE.set_function(queue.__len__)
         queue.start()
         stack.push_async_callback(queue.stop)
         resync = Resync(
-            cluster=doors.cluster,
-            mirror=mirror,
-            namespaces=settings.watch_namespaces,
-            wake=queue.add,
+            cluster=api, mirror=mirror, namespaces=settings.watch_namespaces, wake=queue.add
         )
         health["watch streams"] = lambda: resync.stalled
         endless = {"fleets": fleets.run(), "resync": resync.run(), "lease": leadership.hold()}
         if settings.sweep != "off":
             endless["sweep"] = _sweep(settings, doors, leadership)
-        for name, work in endless.items():
-            task = asyncio.create_task(work, name=name)
+        background = [asyncio.create_task(run, name=name) for name, run in endless.items()]
+        for task in background:
             stack.push_async_callback(_end, task)
-            background.append(task)
         await _watch(settings, mirror, queue, background, stop)
 
 

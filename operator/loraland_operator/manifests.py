@@ -5,7 +5,7 @@ from typing import Any
 from loraland_core import artifacts, jobspec, names
 from loraland_core.catalogue import BaseModelEntry
 from loraland_core.resources import Adapter, FineTuneJob, SecretRef
-from loraland_core.resources.finetunejob import PodSpec
+from loraland_core.resources.finetunejob import AdapterTemplate, PodSpec
 from loraland_core.store import StoreConfig
 
 from loraland_operator import trainer_pod
@@ -99,8 +99,12 @@ def build_job_lifecycle(job: FineTuneJob) -> Manifest:
 
 
 def build_adapter(job: FineTuneJob, digest: str, *, replaces: Adapter | None) -> Manifest:
-    """Return the Adapter that a finished job publishes; it outlives the job, so has no owner."""
-    template = job.spec.output.adapter
+    """Return the Adapter that a finished job publishes; it outlives the job, so has no owner.
+
+    What the job says nothing about stays as somebody has set it on the Adapter since.
+    """
+    template, unsaid = job.spec.output.adapter, AdapterTemplate()
+    kept = unsaid if replaces is None else replaces.spec
     metadata: Manifest = {
         "name": adapter_name(job),
         "namespace": job.metadata.namespace,
@@ -110,7 +114,10 @@ def build_adapter(job: FineTuneJob, digest: str, *, replaces: Adapter | None) ->
             names.LABEL_JOB: job.metadata.name,
             names.LABEL_JOB_UID: job.metadata.uid,
         },
-        "annotations": {names.ANNOTATION_JOB_CREATED: job.metadata.creation_timestamp},
+        "annotations": {
+            names.ANNOTATION_JOB_CREATED: job.metadata.creation_timestamp,
+            names.ANNOTATION_DIGEST: digest,
+        },
     }
     if replaces is not None:
         # Whoever changes it between our look and our write wins; we look again.
@@ -122,8 +129,10 @@ def build_adapter(job: FineTuneJob, digest: str, *, replaces: Adapter | None) ->
         "spec": {
             "source": {"artifact": {"digest": digest}},
             "baseModel": job.spec.base_model,
-            "pinned": template.pinned,
-            "deletionPolicy": template.deletion_policy,
+            "pinned": template.pinned or kept.pinned,
+            "deletionPolicy": kept.deletion_policy
+            if template.deletion_policy == unsaid.deletion_policy
+            else template.deletion_policy,
         },
     }
 

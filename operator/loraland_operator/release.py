@@ -17,7 +17,8 @@ from loraland_core.errors import LoraLandError, NotFound, Unavailable
 
 from loraland_operator import cluster as kubernetes
 from loraland_operator import config
-from loraland_operator.cluster import Cluster, Object, Stale
+from loraland_operator.answers import Stale
+from loraland_operator.cluster import Cluster, Object
 from loraland_operator.leadership import LEASE, Leadership
 from loraland_operator.plan import lease
 

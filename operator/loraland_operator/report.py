@@ -34,6 +34,8 @@ async def write(
     """
     change = build_merge_patch(obj.get("status") or {}, status)
     for note in notes:
+        told = f"{obj['kind']} {obj['metadata']['namespace']}/{obj['metadata']['name']}"
+        log.info("%s %s: %s", told, note.reason, note.message)
         try:
             await cluster.create_event(build_event(obj, note, now))
         except LoraLandError as error:

@@ -9,6 +9,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
+from contextlib import AbstractContextManager
 from typing import Generic, TypeVar
 
 from loraland_core.errors import Unavailable
@@ -27,8 +28,16 @@ Reconcile = Callable[[K], Awaitable[float | None]]
 class Workqueue(Generic[K]):
     """Runs ``reconcile`` for keys with a few workers."""
 
-    def __init__(self, reconcile: Reconcile[K], *, num_workers: int) -> None:
+    def __init__(
+        self,
+        reconcile: Reconcile[K],
+        *,
+        num_workers: int,
+        scope: Callable[[K], AbstractContextManager[None]] = lambda _: contextlib.nullcontext(),
+    ) -> None:
         self._reconcile = reconcile
+        # Around all that is done and logged about a key.
+        self._scope = scope
         self._num_workers = num_workers
         self._ready: deque[K] = deque()
         self._queued: set[K] = set()
@@ -91,7 +100,8 @@ class Workqueue(Generic[K]):
             self._queued.discard(key)
             self._active.add(key)
             try:
-                await self._reconcile_one(key)
+                with self._scope(key):
+                    await self._reconcile_one(key)
             finally:
                 self._active.discard(key)
                 if key in self._queued:

@@ -13,7 +13,7 @@ from loraland_core.keys import AdapterRecord
 from loraland_core.names import AdapterCondition, Phase, Reason
 from loraland_core.resources import Adapter, AdapterStatus
 
-from loraland_operator.plan import deletion, fleet, importing
+from loraland_operator.plan import deletion, fleet, history, importing
 from loraland_operator.plan.draft import Draft
 from loraland_operator.plan.fleet import Fleet
 from loraland_operator.plan.steps import AdapterPlan
@@ -202,6 +202,7 @@ def _show_readiness(
     id_ = fleet.adapter_id(adapter.metadata.namespace, adapter.metadata.name)
     status.registered_revision = str(record.revision)
     draft.set(AdapterCondition.REGISTERED, "True", Reason.RECORD_WRITTEN, "replicas can read it")
+    news = history.record(adapter, status, draft.now)
     readiness = fleet.judge(observed.fleet, id_, record)
     draft.set(
         AdapterCondition.READY,
@@ -210,6 +211,8 @@ def _show_readiness(
         readiness.message,
     )
     status.replicas = readiness.replicas
+    if readiness.is_ready:
+        history.record_ready(status, draft.now)
     requeue_after_s = None
     instances = fleet.build_instances(observed.fleet, id_)
     if instances != (adapter.status.instances or []):
@@ -222,7 +225,7 @@ def _show_readiness(
     if readiness.reason is Reason.REJECTED_BY_REPLICA:
         phase = Phase.REJECTED
     return AdapterPlan(
-        status=draft.finish(phase), notes=draft.notes(), requeue_after_s=requeue_after_s
+        status=draft.finish(phase), notes=news + draft.notes(), requeue_after_s=requeue_after_s
     )
 
 

@@ -9,7 +9,7 @@ from loraland_core.names import AdapterCondition, Phase, Reason
 from loraland_core.resources import Adapter, AdapterStatus
 
 from loraland_operator import manifests
-from loraland_operator.plan import importing
+from loraland_operator.plan import history, importing
 from loraland_operator.plan.draft import Draft
 from loraland_operator.plan.steps import AdapterPlan
 
@@ -30,10 +30,11 @@ def prefixes_of(adapter: Adapter) -> tuple[str, ...]:
 
 
 def named_prefixes(adapter: Adapter) -> set[str]:
-    """Return the prefixes that an Adapter, of whatever policy, refers to."""
+    """Return the prefixes that an Adapter, of whatever policy, refers to; it may go back to each."""
     artifact = importing.artifact_of(adapter)
     digests = {artifact.digest if artifact else None, adapter.status.digest}
-    return {manifests.artifact_prefix(adapter, digest) for digest in digests if digest}
+    named = {manifests.artifact_prefix(adapter, digest) for digest in digests if digest}
+    return named | history.prefixes(adapter)
 
 
 def mentions(obj: Mapping[str, Any], prefix: str) -> bool:

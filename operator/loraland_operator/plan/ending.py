@@ -49,7 +49,8 @@ def publish(
         is_taken = refusal.cause == "conflict"
         reason = Reason.NAME_TAKEN if is_taken else Reason.PUBLISH_REJECTED
         return (), _hold_back(draft, reason, refusal.message)
-    return (Apply(decision.manifest, names.MANAGER_PUBLISHER, force=False),), Phase.PUBLISHING
+    apply = Apply(decision.manifest, names.MANAGER_PUBLISHER, force=decision.force)
+    return (apply,), Phase.PUBLISHING
 
 
 def record_result(draft: JobDraft, result: Result) -> None:

@@ -33,6 +33,9 @@ class Publish:
     """The Adapter is to be written like this."""
 
     manifest: dict[str, Any]
+    # An earlier job's is ours to update, and a digest that somebody went back to by hand since then;
+    # of one that nobody sees yet, nothing is.
+    force: bool
 
 
 def decide(job: FineTuneJob, digest: str, adapter: Adapter | None) -> Published | Taken | Publish:
@@ -42,7 +45,9 @@ def decide(job: FineTuneJob, digest: str, adapter: Adapter | None) -> Published 
         objection = _find_objection(job, digest, adapter)
         if objection:
             return Taken(objection)
-    return Publish(manifests.build_adapter(job, digest, replaces=adapter))
+    return Publish(
+        manifests.build_adapter(job, digest, replaces=adapter), force=adapter is not None
+    )
 
 
 def _find_objection(job: FineTuneJob, digest: str, adapter: Adapter) -> str:

@@ -3,6 +3,9 @@
 import json
 import logging
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,10 +15,21 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _STANDARD = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 # Libraries that say every request aloud.
 _QUIET = ("botocore", "boto3", "urllib3", "s3transfer", "httpx", "aiohttp.access", "filelock")
+_bound: ContextVar[Mapping[str, Any]] = ContextVar("bound")
+
+
+@contextmanager
+def bound(**fields: Any) -> Iterator[None]:
+    """Put the fields into every JSON line that is logged in the block, by whomever it calls."""
+    token = _bound.set({**_bound.get({}), **fields})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; ``extra`` fields become keys."""
+    """One JSON object a line; ``extra`` and ``bound`` fields become keys."""
 
     def format(self, record: logging.LogRecord) -> str:
         document: dict[str, Any] = {
@@ -24,6 +38,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        document.update(_bound.get({}))
         extra = {k: v for k, v in record.__dict__.items() if k not in _STANDARD}
         document.update(extra)
         if record.exc_info:

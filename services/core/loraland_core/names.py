@@ -28,6 +28,8 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_COMPONENT = "app.kubernetes.io/component"
 # When the job that published an Adapter was created; a newer job wins over an older one.
 ANNOTATION_JOB_CREATED = f"{GROUP}/fine-tune-job-created"
+# The digest that this job published; somebody who set another one since went back by hand.
+ANNOTATION_DIGEST = f"{GROUP}/published-digest"
 
 # Field managers of server-side apply.
 MANAGER_OPERATOR = "loraland-operator"
@@ -68,6 +70,27 @@ class Phase(StrEnum):
     REJECTED = "Rejected"
     DISABLED = "Disabled"
     TERMINATING = "Terminating"
+
+
+# Which of them an object of a kind can be in.
+PHASES = {
+    FINE_TUNE_JOB: (
+        Phase.PENDING,
+        Phase.SUSPENDED,
+        Phase.RUNNING,
+        Phase.PUBLISHING,
+        Phase.SUCCEEDED,
+        Phase.FAILED,
+        Phase.REJECTED,
+    ),
+    ADAPTER: (
+        Phase.PENDING,
+        Phase.READY,
+        Phase.REJECTED,
+        Phase.DISABLED,
+        Phase.TERMINATING,
+    ),
+}
 
 
 class Reason(StrEnum):
@@ -141,6 +164,8 @@ class Reason(StrEnum):
     RECORD_WRITTEN = "RecordWritten"
     REGISTRY_UNREACHABLE = "RegistryUnreachable"
     DISABLED = "Disabled"
+    ROLLED_OUT = "RolledOut"
+    ROLLED_BACK = "RolledBack"
     # Ready
     SERVING = "Serving"
     NO_LIVE_REPLICA = "NoLiveReplica"

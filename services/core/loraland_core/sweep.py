@@ -39,7 +39,8 @@ class Named:
     namespace: str
     name: str
     digests: frozenset[str]
-    history_limit: int
+    # How many digests are kept beyond those; None: it has no say in that.
+    history_limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,7 @@ def _has_ended(job_uid: str, observed: Observed) -> bool:
 def _plan_versions(
     versions: Mapping[tuple[str, str, str], _Folder], observed: Observed, now: datetime
 ) -> Iterable[Removal]:
-    named: dict[tuple[str, str], set[str]] = defaultdict(set)
-    limits: dict[tuple[str, str], int] = {}
-    for adapter in observed.adapters:
-        owner = (adapter.namespace, adapter.name)
-        named[owner] |= adapter.digests
-        limits[owner] = max(limits.get(owner, 0), adapter.history_limit)
+    named, limits = _kept(observed)
     earlier: dict[tuple[str, str], list[tuple[datetime, str, _Folder]]] = defaultdict(list)
     for (namespace, name, digest), folder in versions.items():
         owner = (namespace, name)
@@ -144,6 +140,20 @@ def _plan_versions(
         for _, prefix, folder in sorted(found, key=_by_age, reverse=True)[limits[owner] :]:
             if now - folder.newest >= MIN_AGE:
                 yield _removal(prefix, Why.BEYOND_HISTORY, folder)
+
+
+def _kept(
+    observed: Observed,
+) -> tuple[dict[tuple[str, str], set[str]], dict[tuple[str, str], int]]:
+    """Return, by owner, the digests that stay, and how many others do; no number: all of them."""
+    named: dict[tuple[str, str], set[str]] = defaultdict(set)
+    limits: dict[tuple[str, str], int] = {}
+    for adapter in observed.adapters:
+        owner = (adapter.namespace, adapter.name)
+        named[owner] |= adapter.digests
+        if adapter.history_limit is not None:
+            limits[owner] = max(limits.get(owner, 0), adapter.history_limit)
+    return named, limits
 
 
 def _by_age(version: tuple[datetime, str, _Folder]) -> tuple[datetime, str]:

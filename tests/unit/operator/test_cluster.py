@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from loraland_core.errors import InvalidInput, LoraLandError, NotFound, Unavailable
-from loraland_operator import cluster
+from loraland_operator import answers, cluster
 
 FIELD_CONFLICT = {"details": {"causes": [{"reason": "FieldManagerConflict"}]}}
 
@@ -14,14 +14,15 @@ FIELD_CONFLICT = {"details": {"causes": [{"reason": "FieldManagerConflict"}]}}
     ("status", "answer", "error"),
     [
         pytest.param(404, {}, NotFound, id="not-found"),
-        pytest.param(409, {"reason": "AlreadyExists"}, cluster.AlreadyExists, id="exists"),
-        pytest.param(409, {"reason": "Conflict"}, cluster.Stale, id="stale"),
+        pytest.param(409, {"reason": "AlreadyExists"}, answers.AlreadyExists, id="exists"),
+        pytest.param(409, {"reason": "Conflict"}, answers.Stale, id="stale"),
         pytest.param(
-            409, {"reason": "Conflict"} | FIELD_CONFLICT, cluster.FieldConflict, id="field-conflict"
+            409, {"reason": "Conflict"} | FIELD_CONFLICT, answers.FieldConflict, id="field-conflict"
         ),
-        pytest.param(403, {"reason": "Forbidden"}, cluster.Forbidden, id="forbidden"),
+        pytest.param(403, {"reason": "Forbidden"}, answers.Forbidden, id="forbidden"),
         pytest.param(422, {"reason": "Invalid"}, InvalidInput, id="invalid"),
         pytest.param(400, {}, InvalidInput, id="bad-request"),
+        pytest.param(410, {"reason": "Expired"}, answers.Expired, id="expired"),
         pytest.param(429, {}, Unavailable, id="too-many"),
         pytest.param(401, {}, Unavailable, id="token-expired"),
         pytest.param(500, {}, Unavailable, id="broken"),
@@ -31,7 +32,7 @@ def test_answer_is_translated(
     status: int, answer: dict[str, Any], error: type[LoraLandError]
 ) -> None:
     """Fix it, wait, or give up: each answer has one of the three."""
-    found = cluster.translate(status, json.dumps(answer | {"message": "why"}).encode(), None)
+    found = answers.translate(status, json.dumps(answer | {"message": "why"}).encode(), None)
 
     assert error is type(found)
     assert "why" in str(found)
@@ -39,7 +40,7 @@ def test_answer_is_translated(
 
 def test_retry_after_is_obeyed() -> None:
     """A server that says when to come again is believed."""
-    found = cluster.translate(429, b"busy", "7")
+    found = answers.translate(429, b"busy", "7")
 
     assert isinstance(found, Unavailable)
     assert found.retry_after_s == 7
