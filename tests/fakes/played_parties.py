@@ -111,9 +111,11 @@ class PlayedParties:
         self.store.write(prefix + artifacts.MANIFEST_FILE, manifest.to_json())
         return manifest
 
-    def write_result(self, job: Object, name: str, *, gate_passed: bool = True) -> Result:
+    def write_result(
+        self, job: Object, name: str, *, gate_passed: bool = True, **changes: Any
+    ) -> Result:
         """Play the trainer to its end: artifact and result."""
-        manifest = self.upload_artifact(name)
+        manifest = self.upload_artifact(name, **changes)
         uid = job["metadata"]["labels"][names.LABEL_JOB_UID]
         result = Result.model_validate(
             {
