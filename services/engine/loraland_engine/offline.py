@@ -1,11 +1,12 @@
-"""Generation without a server: a list of prompts in, their completions out. No I/O but the adapter's.
+"""Generation and scoring without a server: a list in, a list out. No I/O but the adapter's.
 
 Whoever scores an adapter uses this, so that a score comes from the very code that will serve it.
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +33,38 @@ def generate(
 
     ``on_finished`` is told how many are done, for progress.
     """
+    with _slot(engine, adapter_folder) as adapter_id:
+        return _run(engine, prompts, params, adapter_id, on_finished)
+
+
+def score(
+    engine: Engine,
+    pairs: Items[tuple[Items[int], Items[int]]],
+    *,
+    adapter_folder: Path | None = None,
+) -> list[float]:
+    """Return the log-probability of each completion after its prompt, in their order."""
+    found = [0.0] * len(pairs)
+    with _slot(engine, adapter_folder) as adapter_id:
+        for index, (prompt, completion) in enumerate(pairs):
+            engine.submit_score(str(index), prompt, [completion], adapter_id=adapter_id)
+        while engine.has_work():
+            for output in engine.step():
+                if output.failure is not None:
+                    raise output.failure
+                found[int(output.request_id)] = output.logprob
+    return found
+
+
+@contextmanager
+def _slot(engine: Engine, adapter_folder: Path | None) -> Iterator[str]:
+    """Put an adapter into a slot while the block runs; yield its id, none for the base model."""
     # A folder may hold other files by the next call: its name does not name its content.
     adapter_id = uuid.uuid4().hex if adapter_folder is not None else ""
     if adapter_folder is not None:
         engine.insert_adapter(adapter_id, engine.read_adapter(adapter_folder))
     try:
-        return _run(engine, prompts, params, adapter_id, on_finished)
+        yield adapter_id
     finally:
         if adapter_id:
             engine.remove_adapter(adapter_id)

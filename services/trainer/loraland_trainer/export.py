@@ -1,5 +1,8 @@
 """The trained adapter as files, and into the artifact store: manifest last, then the result.
 
+Between the two the artifact is fetched back and tried: a job is not done with files that nobody can
+serve.
+
 What serving needs is written as PEFT writes it, so that any PEFT program reads it; two things are
 made the same on every machine, so that the same weights have the same digest: the order of the
 target modules, and the base model's name instead of a path.
@@ -14,6 +17,7 @@ from typing import Any
 
 from loraland_core import artifacts
 from loraland_core.artifacts import File, Manifest, Result, Score
+from loraland_core.errors import ArtifactInvalid, LoraLandError, NotFound
 from loraland_core.jobspec import JobSpec
 from loraland_core.prompts import PROMPT_FILE, PromptTemplate
 from loraland_core.store import Store
@@ -28,6 +32,10 @@ from loraland_trainer.loop import Outcome
 log = logging.getLogger(__name__)
 METRICS_FILE = "metrics.json"
 CARD_FILE = "README.md"
+
+
+class UploadDamaged(LoraLandError):
+    """What the artifact store gives back is not what it was given; another attempt may help."""
 
 
 @dataclass(frozen=True)
@@ -76,23 +84,6 @@ def write_attachments(
     (directory / CARD_FILE).write_text(card.build_card(job, base_model, report))
 
 
-def commit(
-    store: Store,
-    directory: Path,
-    *,
-    job: JobSpec,
-    base_model: ResolvedModel,
-    report: Report,
-    now: datetime,
-) -> Result:
-    """Add the attachments and upload everything."""
-    write_attachments(directory, job=job, base_model=base_model, report=report)
-    manifest = build_manifest(
-        directory, job=job, base_model=base_model, training=report.training, now=now
-    )
-    return upload(store, directory, manifest, job=job, report=report, now=now)
-
-
 def build_manifest(
     directory: Path, *, job: JobSpec, base_model: ResolvedModel, training: Precision, now: datetime
 ) -> Manifest:
@@ -116,20 +107,35 @@ def build_manifest(
     )
 
 
-def upload(
-    store: Store,
-    directory: Path,
-    manifest: Manifest,
-    *,
-    job: JobSpec,
-    report: Report,
-    now: datetime,
-) -> Result:
-    """Upload the files, then the manifest, then the result; each is the commit of what precedes."""
+def upload(store: Store, directory: Path, manifest: Manifest, *, job: JobSpec) -> str:
+    """Upload the files, then the manifest, which commits them; return their prefix."""
     prefix = artifacts.adapter_prefix(job.namespace, job.adapter_name, manifest.digest)
     for file in manifest.files:
         store.upload(directory / file.path, prefix + file.path)
     store.write(prefix + artifacts.MANIFEST_FILE, manifest.to_json())
+    return prefix
+
+
+def fetch(store: Store, prefix: str, directory: Path, *, digest: str) -> None:
+    """Download what serving needs as a replica does; raise ``UploadDamaged`` if it differs."""
+    try:
+        manifest = artifacts.parse_manifest(
+            store.read(prefix + artifacts.MANIFEST_FILE), expected_digest=digest
+        )
+        for file in manifest.served_files:
+            path = directory / file.path
+            sha256 = store.download(prefix + file.path, path, max_bytes=file.size_bytes)
+            if sha256 != file.sha256:
+                raise UploadDamaged(f"{store.uri(prefix + file.path)} is not what was uploaded")
+    except (NotFound, ArtifactInvalid) as error:
+        raise UploadDamaged(f"{store.uri(prefix)} is not what was uploaded: {error}") from error
+
+
+def write_result(
+    store: Store, manifest: Manifest, *, job: JobSpec, report: Report, now: datetime
+) -> Result:
+    """Write the job's result, the end of all; return it."""
+    prefix = artifacts.adapter_prefix(job.namespace, job.adapter_name, manifest.digest)
     outcome = report.outcome
     result = Result(
         job_uid=job.uid,

@@ -161,6 +161,8 @@ def _train(
         tuned,
         material.learned,
         spec.training,
+        lora=spec.lora,
+        held_out=material.held_out,
         precision=material.training,
         pad_token_id=int(material.tokenizer.pad_token_id),
         work_dir=work_dir / "trainer",

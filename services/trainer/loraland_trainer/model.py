@@ -1,15 +1,11 @@
 """The base model with a fresh adapter on it: PEFT's LoRA over frozen weights."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from loraland_core.errors import InvalidInput
 from loraland_core.resources.finetunejob import LoraSpec
-from loraland_models import balancing, int8, weights
-from loraland_models.sources import ResolvedModel
-from loraland_models.weights import Precision
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 
 ALL_LINEAR = "all-linear"
 
@@ -20,30 +16,12 @@ def attach_adapter(base_model: Any, spec: LoraSpec) -> Any:
         r=spec.rank,
         lora_alpha=spec.alpha,
         lora_dropout=float(spec.dropout),
+        use_rslora=spec.rs_lora,
         target_modules=target_modules(base_model, spec.target_modules),
         bias="none",
         task_type="CAUSAL_LM",
     )
     return get_peft_model(base_model, config)
-
-
-def load_served(base_model: ResolvedModel, serving: Precision, directory: Path) -> Any:
-    """Return base model and saved adapter at the serving precision, for evaluation."""
-    if serving.quantization != "int8":
-        base = weights.load_model(base_model, serving)
-        return PeftModel.from_pretrained(base, directory, is_trainable=False).eval()
-    # PEFT puts adapters on plain linears only; what they stand on is quantized afterwards.
-    plain = Precision(dtype=serving.dtype, quantization="none")
-    weights.check_precision(base_model.name, serving)
-    base = weights.load_model(base_model, plain)
-    factors = balancing.balance(base, balancing.samples(weights.load_tokenizer(base_model)))
-    tuned = PeftModel.from_pretrained(base, directory, is_trainable=False).eval()
-    balancing.adapt_wrapped(tuned, factors)
-    for name, module in list(tuned.named_modules()):
-        if isinstance(module, torch.nn.Linear) and "lora_" not in name:
-            parent, _, child = name.rpartition(".")
-            setattr(tuned.get_submodule(parent), child, int8.Int8Linear(module))
-    return tuned
 
 
 def target_modules(base_model: torch.nn.Module, names: list[str]) -> str | list[str]:

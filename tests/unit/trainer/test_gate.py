@@ -28,3 +28,20 @@ def test_gate(spec: GateSpec, base: float, tuned: float, passed: bool, part: str
 
     assert passed == verdict.passed
     assert part in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("spec", "tuned", "part"),
+    [
+        pytest.param(GateSpec(maximum="8"), 8.0, "", id="maximum-kept"),
+        pytest.param(GateSpec(maximum="8"), 8.1, "8.1000, more than the maximum 8", id="high"),
+        pytest.param(GateSpec(must_beat_base=True), 9.9, "", id="better-than-base"),
+        pytest.param(GateSpec(must_beat_base=True), 10.0, "not below the base", id="as-base"),
+    ],
+)
+def test_perplexity_is_better_when_it_is_lower(spec: GateSpec, tuned: float, part: str) -> None:
+    """The base model's is ten."""
+    verdict = gate.judge(spec, [Score(name="Perplexity", base=10, tuned=tuned)])
+
+    assert verdict.passed == (part == "")
+    assert part in verdict.message
