@@ -30,33 +30,50 @@ _FLOATS, _INTS = ir.VectorType(_F32, STEP), ir.VectorType(_I32, STEP)
 _HALVES = ir.VectorType(half_tiles.HALF, STEP)
 
 
-def _build_largest(_context: Any, _scores: Any, _count: Any) -> Any:
+def _build_weigh(_context: Any, _scores: Any, _size: Any, _count: Any, _weights: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        def step(_index: Any, numbers: Any, found: Any) -> Any:
-            return _larger(builder, numbers, found)
+        scores, size, count, weights = args
+        lowest = _everywhere(builder, _F32(_LOWEST))
 
-        start = _everywhere(builder, _F32(_LOWEST))
-        return _reduced(builder, _emit_loop(builder, start, args, step), _larger)
+        def seen(index: Any) -> Any:
+            left = builder.trunc(builder.sub(count, index), _I32)
+            lanes = ir.Constant(_INTS, [*range(STEP)])
+            is_seen = builder.icmp_signed("<", lanes, _everywhere(builder, left, _INTS))
+            return builder.select(is_seen, _load(builder, scores, index), lowest)
 
-    return types.float32(types.int64, types.int64), generate
+        def look(index: Any, found: Any) -> Any:
+            return _larger(builder, seen(index), found)
 
-
-def _build_weigh(_context: Any, _scores: Any, _count: Any, _largest: Any, _weights: Any) -> Any:
-    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        *given, largest, weights = args
+        largest = _reduced(builder, _emit_loop(builder, lowest, size, look), _larger)
         most = _everywhere(builder, largest)
 
-        def step(index: Any, numbers: Any, total: Any) -> Any:
-            weight = _power(builder, builder.fsub(numbers, most))
+        def weigh(index: Any, total: Any) -> Any:
+            weight = _power(builder, builder.fsub(seen(index), most))
             at = builder.add(weights, builder.mul(index, _I64(2)))
             to = builder.inttoptr(at, _HALVES.as_pointer())
             builder.store(builder.fptrunc(weight, _HALVES), to, align=2)
             return builder.fadd(total, weight)
 
         start = _everywhere(builder, _F32(0.0))
-        return _reduced(builder, _emit_loop(builder, start, given, step), ir.IRBuilder.fadd)
+        return _reduced(builder, _emit_loop(builder, start, size, weigh), ir.IRBuilder.fadd)
 
-    return types.float32(types.int64, types.int64, types.float32, types.int64), generate
+    return types.float32(types.int64, types.int64, types.int64, types.int64), generate
+
+
+def _build_scale(_context: Any, _to: Any, _source: Any, _count: Any, _factor: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        to, source, count, factor = args
+        everywhere = _everywhere(builder, factor)
+
+        def scale(index: Any, carried: Any) -> Any:
+            numbers = builder.fmul(_load(builder, source, index), everywhere)
+            builder.store(numbers, _place(builder, to, index), align=4)
+            return carried
+
+        _emit_loop(builder, everywhere, count, scale)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.float32), generate
 
 
 def _power(builder: Any, numbers: Any) -> Any:
@@ -73,9 +90,8 @@ def _power(builder: Any, numbers: Any) -> Any:
     return builder.bitcast(builder.add(builder.bitcast(series, _INTS), exponent), _FLOATS)
 
 
-def _emit_loop(builder: Any, start: Any, given: Any, step: Any) -> Any:
+def _emit_loop(builder: Any, start: Any, count: Any, step: Any) -> Any:
     """Emit a loop over ``count`` numbers, a multiple of 32 and not 0, that carries a vector."""
-    address, count = given
     before = builder.block
     loop, after = builder.append_basic_block("scores"), builder.append_basic_block("scores.end")
     builder.branch(loop)
@@ -83,15 +99,22 @@ def _emit_loop(builder: Any, start: Any, given: Any, step: Any) -> Any:
     index, carried = builder.phi(_I64), builder.phi(_FLOATS)
     index.add_incoming(_I64(0), before)
     carried.add_incoming(start, before)
-    at = builder.add(address, builder.mul(index, _I64(4)))
-    numbers = builder.load(builder.inttoptr(at, _FLOATS.as_pointer()), align=4)
-    result = step(index, numbers, carried)
+    result = step(index, carried)
     following = builder.add(index, _I64(STEP))
     index.add_incoming(following, builder.block)
     carried.add_incoming(result, builder.block)
     builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
     builder.position_at_end(after)
     return result
+
+
+def _place(builder: Any, address: Any, index: Any) -> Any:
+    at = builder.add(address, builder.mul(index, _I64(4)))
+    return builder.inttoptr(at, _FLOATS.as_pointer())
+
+
+def _load(builder: Any, address: Any, index: Any) -> Any:
+    return builder.load(_place(builder, address, index), align=4)
 
 
 def _larger(builder: Any, left: Any, right: Any) -> Any:
@@ -113,12 +136,6 @@ def _reduced(builder: Any, vector: Any, combine: Any) -> Any:
     return builder.extract_element(vector, _I32(0))
 
 
-def _everywhere(builder: Any, number: Any) -> Any:
-    nothing = ir.Constant(_FLOATS, ir.Undefined)
-    one = builder.insert_element(nothing, number, _I32(0))
-    return builder.shuffle_vector(one, nothing, ir.Constant(_INTS, [0] * STEP))
-
-
 def _call(builder: Any, name: str, vector: Any) -> Any:
     name = f"{name}.v{STEP}f32"
     function = builder.module.globals.get(name)
@@ -128,7 +145,14 @@ def _call(builder: Any, name: str, vector: Any) -> Any:
     return builder.call(function, [vector])
 
 
-# Within compiled code: the largest of ``count`` scores, a multiple of 32.
-largest = extending.intrinsic(_build_largest)
-# Within compiled code: write the weights relative to ``largest``; return their sum before rounding.
+def _everywhere(builder: Any, number: Any, kind: Any = _FLOATS) -> Any:
+    nothing = ir.Constant(kind, ir.Undefined)
+    one = builder.insert_element(nothing, number, _I32(0))
+    return builder.shuffle_vector(one, nothing, ir.Constant(_INTS, [0] * STEP))
+
+
+# Within compiled code: write the weights of ``size`` scores, a multiple of 32, of which ``count`` are
+# seen; the others get as good as none. Return the weights' sum before they were rounded.
 weigh = extending.intrinsic(_build_weigh)
+# Within compiled code: multiply ``count`` float32, a multiple of 32, into another place.
+scale_row = extending.intrinsic(_build_scale)

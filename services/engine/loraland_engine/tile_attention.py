@@ -143,15 +143,11 @@ def _answer(query_ME, num_rows, position, group_size, packed, padded, sums_ME, i
             scores.shape[1] * _FLOAT_BYTES,
         )  # fmt: skip
     for m in range(num_rows):
-        row, count = scores[m], position + m // group_size + 1
-        whole = (count + _STEP - 1) // _STEP * _STEP
-        for n in range(count, whole):
-            row[n] = -np.inf
-        most = score_rows.largest(row.ctypes.data, whole)
-        total = score_rows.weigh(row.ctypes.data, whole, most, weights[m].ctypes.data)
-        inverse_M[m] = np.float32(1.0) / total
-        for n in range(whole, seen):
-            weights[m, n] = 0
+        inverse_M[m] = np.float32(1.0) / score_rows.weigh(
+            scores.ctypes.data + m * scores.shape[1] * _FLOAT_BYTES, seen,
+            position + m // group_size + 1,
+            weights.ctypes.data + m * weights.shape[1] * _HALF_BYTES,
+        )  # fmt: skip
     values, out_stride = packed + padded * size * _HALF_BYTES, padded // 2 * _LINE_BYTES
     for e in range(0, size, _STEP):
         _multiply(
@@ -174,19 +170,19 @@ def _attend_strips(begin, end, y_TN, strip_I5, packed_GH, num_kv, size, scaling,
         g = item % num_kv
         num_rows = count * group_size
         for m in range(num_rows):
-            column = (g * group_size + m % group_size) * size
-            x = y_TN[first + m // group_size, column : column + size]
-            for e in range(size):
-                query[e] = x[e] * scaling
-            half_tiles.round_row(query_ME[m].ctypes.data, query.ctypes.data, size)
+            t, head = first + m // group_size, g * group_size + m % group_size
+            at = y_TN.ctypes.data + (t * y_TN.shape[1] + head * size) * _FLOAT_BYTES
+            score_rows.scale_row(query.ctypes.data, at, size, scaling)
+            half_tiles.round_row(
+                query_ME.ctypes.data + m * size * _HALF_BYTES, query.ctypes.data, size
+            )
         packed = packed_GH[g].ctypes.data + offset * _HALF_BYTES
         _answer(query_ME, num_rows, position, group_size, packed, padded, sums_ME, inverse_M)
         for m in range(num_rows):
-            column = (g * group_size + m % group_size) * size
-            x = out_TD[first + m // group_size, column : column + size]
-            sums, inverse = sums_ME[m], inverse_M[m]
-            for e in range(size):
-                x[e] = sums[e] * inverse
+            t, head = first + m // group_size, g * group_size + m % group_size
+            at = out_TD.ctypes.data + (t * out_TD.shape[1] + head * size) * _FLOAT_BYTES
+            sums = sums_ME.ctypes.data + m * size * _FLOAT_BYTES
+            score_rows.scale_row(at, sums, size, inverse_M[m])
     tile_registers.release()
 
 
