@@ -6,7 +6,6 @@ others), a revision or a file that is not there, a gated repository, and 429 whe
 Point a process at it with ``HF_ENDPOINT``; for this process there is ``point_here``.
 """
 
-import hashlib
 import json
 import re
 import threading
@@ -18,16 +17,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import hub_listing
 import pytest
+from hub_listing import Files
 
 TOKEN = "hf_reader"
 STRANGERS_TOKEN = "hf_stranger"
-Files = Mapping[str, bytes]
 # Below /api: the kind, the repository's id, and what is asked of it.
 _API = re.compile(
     r"^/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+)"
     r"(?:/(?P<act>revision|tree|paths-info)/(?P<revision>[^/]+)(?P<path>/.*)?)?$"
 )
+_MAY_READ = re.compile(r"^/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+)/auth-check$")
 _FILE = re.compile(
     r"^/(?P<kind>datasets/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$"
 )
@@ -38,7 +39,7 @@ class Repository:
     """One repository: the files of each branch or tag."""
 
     revisions: Mapping[str, Files]
-    # Only ``TOKEN`` may read it, and everybody is told that it exists.
+    # Only ``TOKEN`` may read its files; that it exists, and what they are called, is public.
     gated: bool = False
     # Only ``TOKEN`` may read it, and nobody else is told that it exists.
     private: bool = False
@@ -46,18 +47,10 @@ class Repository:
     def find(self, revision: str) -> tuple[str, Files] | None:
         """Return commit and files of a branch, a tag or a commit."""
         for name, files in self.revisions.items():
-            commit = commit_of(files)
+            commit = hub_listing.commit_of(files)
             if revision in (name, commit):
                 return commit, files
         return None
-
-
-def commit_of(files: Files) -> str:
-    """Return what the server calls the commit of these files."""
-    sha1 = hashlib.sha1(usedforsecurity=False)
-    for path, content in sorted(files.items()):
-        sha1.update(f"{path}\0{len(content)}\0".encode() + content)
-    return sha1.hexdigest()
 
 
 @dataclass
@@ -140,22 +133,39 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None:
             self._answer(fault.status, b"{}", **fault.headers)
             return
-        if match := _API.match(path):
+        if match := _MAY_READ.match(path):
+            if self._find(match["kind"], match["id"], needs_files=True):
+                self._answer(200, b"")
+        elif match := _API.match(path):
             self._api(match)
         elif match := _FILE.match(path):
             self._file(match)
         else:
             self._answer(404, b"{}")
 
-    def _open(self, kind: str, match: re.Match[str]) -> tuple[str, Files] | None:
-        """Return commit and files, or refuse as the Hub does."""
+    def _find(self, kind: str, id_: str, *, needs_files: bool) -> Repository | None:
+        """Return the repository, or refuse as the Hub does."""
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        repository = self.hub.find(kind, match["id"])
-        if repository is None or (repository.private and token != TOKEN):
+        repository = self.hub.find(kind, id_)
+        if token and token not in (TOKEN, STRANGERS_TOKEN):
+            message = "Invalid credentials in Authorization header"
+            self._answer(
+                401, json.dumps({"error": message}).encode(), **{"X-Error-Message": message}
+            )
+        elif repository is None or (repository.private and token != TOKEN):
             self._refuse(404 if token else 401, "RepoNotFound", "Repository not found")
-            return None
-        if repository.gated and token != TOKEN:
+        elif needs_files and repository.gated and token != TOKEN:
             self._refuse(403 if token else 401, "GatedRepo", "Access to this is restricted.")
+        else:
+            return repository
+        return None
+
+    def _open(
+        self, kind: str, match: re.Match[str], *, needs_files: bool
+    ) -> tuple[str, Files] | None:
+        """Return commit and files, or refuse as the Hub does."""
+        repository = self._find(kind, match["id"], needs_files=needs_files)
+        if repository is None:
             return None
         revision = unquote(match["revision"] or "main")
         found = repository.find(revision)
@@ -165,18 +175,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _api(self, match: re.Match[str]) -> None:
         kind = match["kind"]
-        found = self._open(kind, match)
+        found = self._open(kind, match, needs_files=False)
         if found is None:
             return
         commit, files = found
         below = unquote(match["path"] or "").strip("/")
-        if match["act"] == "tree" and below and below not in _folders(files):
+        if match["act"] == "tree" and below and below not in hub_listing.folders(files):
             self._refuse(404, "EntryNotFound", f"{below} does not exist")
         elif match["act"] == "tree":
-            self._answer_json(_tree(files, below, self.path))
+            self._answer_json(hub_listing.tree(files, below, self.path))
         elif match["act"] == "paths-info":
             wanted = parse_qs(self._body).get("paths", [])
-            self._answer_json([entry for path in wanted for entry in _look_up(files, path)])
+            self._answer_json(
+                [entry for path in wanted for entry in hub_listing.look_up(files, path)]
+            )
         else:
             self._answer_json(
                 {
@@ -189,14 +201,18 @@ class _Handler(BaseHTTPRequestHandler):
                     "likes": 0,
                     "tags": [],
                     "siblings": [
-                        {"rfilename": path, "size": len(content), "blobId": _oid(content)}
+                        {
+                            "rfilename": path,
+                            "size": len(content),
+                            "blobId": hub_listing.oid(content),
+                        }
                         for path, content in files.items()
                     ],
                 }
             )
 
     def _file(self, match: re.Match[str]) -> None:
-        found = self._open("datasets" if match["kind"] else "models", match)
+        found = self._open("datasets" if match["kind"] else "models", match, needs_files=True)
         if found is None:
             return
         commit, files = found
@@ -206,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers = {
             "X-Repo-Commit": commit,
-            "ETag": f'"{_oid(content)}"',
+            "ETag": f'"{hub_listing.oid(content)}"',
             "Accept-Ranges": "bytes",
             "Content-Type": "application/octet-stream",
         }
@@ -240,44 +256,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the inherited name
         """Say nothing: the hub keeps the requests."""
-
-
-def _oid(content: bytes) -> str:
-    return hashlib.sha1(content, usedforsecurity=False).hexdigest()
-
-
-def _entry(path: str, content: bytes) -> dict[str, Any]:
-    return {"type": "file", "path": path, "size": len(content), "oid": _oid(content)}
-
-
-def _folder(path: str) -> dict[str, Any]:
-    return {"type": "directory", "path": path, "size": 0, "oid": _oid(path.encode())}
-
-
-def _folders(files: Files) -> set[str]:
-    return {str(parent) for path in files for parent in Path(path).parents} - {"."}
-
-
-def _look_up(files: Files, path: str) -> list[dict[str, Any]]:
-    if path in files:
-        return [_entry(path, files[path])]
-    return [_folder(path)] if path in _folders(files) else []
-
-
-def _tree(files: Files, below: str, url: str) -> list[dict[str, Any]]:
-    """Return the listing of a folder; the whole of it where the request is recursive."""
-    recursive = parse_qs(urlsplit(url).query).get("recursive", ["false"])[0].lower() in (
-        "true",
-        "1",
-    )
-    entries = [_folder(path) for path in sorted(_folders(files))]
-    entries += [_entry(path, content) for path, content in sorted(files.items())]
-    root = Path(below)
-    return [
-        entry
-        for entry in entries
-        if Path(entry["path"]).parent == root or (recursive and root in Path(entry["path"]).parents)
-    ]
 
 
 @contextmanager

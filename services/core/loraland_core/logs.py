@@ -14,7 +14,17 @@ from loraland_core.errors import InvalidInput
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _STANDARD = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 # Libraries that say every request aloud.
-_QUIET = ("botocore", "boto3", "urllib3", "s3transfer", "httpx", "aiohttp.access", "filelock")
+_QUIET = (
+    "absl",
+    "aiohttp.access",
+    "boto3",
+    "botocore",
+    "filelock",
+    "httpx",
+    "httpx2",
+    "s3transfer",
+    "urllib3",
+)
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("bound")
 
 

@@ -115,6 +115,7 @@ class Reason(StrEnum):
     QUEUED = "Queued"
     TRAINING = "Training"
     RETRYING = "Retrying"
+    DISRUPTED = "Disrupted"
     FINISHED = "Finished"
     # Uploaded
     ARTIFACT_UPLOADED = "ArtifactUploaded"
@@ -137,9 +138,11 @@ class Reason(StrEnum):
     # Succeeded, as the training pod names what is wrong with its input
     SOURCE_NOT_FOUND = "SourceNotFound"
     DATASET_NOT_FOUND = "DatasetNotFound"
+    DATASET_GATED = "DatasetGated"
     EMPTY_DATASET = "EmptyDataset"
     COLUMN_MISSING = "ColumnMissing"
     INVALID_ROW = "InvalidRow"
+    ROW_TOO_LONG = "RowTooLong"
     INVALID_TEMPLATE = "InvalidTemplate"
     INVALID_MESSAGES = "InvalidMessages"
     CHAT_TEMPLATE_MISSING = "ChatTemplateMissing"
