@@ -27,10 +27,9 @@ class ByteWeights:
         self.shift_N: np.ndarray = weight_ND.sum(dim=1, dtype=torch.int32).numpy() * ZERO_POINT
         self.scale_N: np.ndarray = scale_N.float().numpy()
 
-    def multiply(self, rows_TD: Tensor) -> Tensor:
-        """Return float32 [T, N] for quantized rows, still without the rows' scales."""
+    def multiply(self, rows_TD: Tensor, y_TN: Tensor) -> Tensor:
+        """Write and return float32 [T, N] for quantized rows, still without the rows' scales."""
         num_rows = rows_TD.shape[0]
-        y_TN = torch.empty(num_rows, self.num_out)
         if num_rows:
             byte_products.multiply(
                 native.torch_threads(), rows_TD.numpy(), np.ones(num_rows, dtype=np.float32),

@@ -21,12 +21,42 @@ JOINABLE = (torch.float32, torch.bfloat16, torch.float16)
 _ALIGN_BYTES = 64
 
 
+class Outputs:
+    """Memory for the output of one product, until the next one takes it.
+
+    Memory that is had and given back is had page by page anew, which takes as long as the product.
+    """
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
+
+    def take(self, num_rows: int, num_out: int) -> Tensor:
+        count = num_rows * num_out
+        if count > len(self._memory):
+            self._memory = torch.empty(count)
+        return self._memory[:count].view(num_rows, num_out)
+
+
+class _Fresh(Outputs):
+    """Memory for an output that may be kept."""
+
+    def take(self, num_rows: int, num_out: int) -> Tensor:
+        return torch.empty(num_rows, num_out)
+
+
 class Projection:
     """Some linears of the model, joined in memory; the model's own modules become views of it."""
 
     def __init__(
-        self, model: nn.Module, names: tuple[str, ...], *, num_slots: int, memory: Memory
+        self,
+        model: nn.Module,
+        names: tuple[str, ...],
+        *,
+        num_slots: int,
+        memory: Memory,
+        outputs: Outputs | None = None,
     ) -> None:
+        """Pack what can be packed into ``memory``; write products to ``outputs``, if there are any."""
         self.names = names
         parts = [model.get_submodule(name) for name in names]
         sizes = [int(part.out_features) for part in parts]  # type: ignore[arg-type]
@@ -37,6 +67,7 @@ class Projection:
         self.is_int8 = isinstance(parts[0], Int8Linear)
         self.weight_ND = _join(parts, "weight")
         self.packed: ByteWeights | None = None
+        self._outputs = outputs or _Fresh()
         self._product: Int8Product | None = None
         if self.is_int8:
             scale_N = _join(parts, "scale_N").float()
@@ -53,7 +84,8 @@ class Projection:
     def multiply(self, x_TD: Tensor, rows_TD: Tensor) -> Tensor:
         """Return float32 [T, N] of the float rows or, over int8, of the quantized ones, unscaled."""
         if self.packed is not None:
-            return self.packed.multiply(rows_TD)
+            y_TN = self._outputs.take(rows_TD.shape[0], self.packed.num_out)
+            return self.packed.multiply(rows_TD, y_TN)
         if self._product is not None:
             return self._product.multiply(rows_TD)
         return functional.linear(x_TD.to(self.weight_ND.dtype), self.weight_ND).float()

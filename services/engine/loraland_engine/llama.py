@@ -29,7 +29,7 @@ from loraland_engine import (
 )
 from loraland_engine.byte_blocks import Memory
 from loraland_engine.kv_memory import KvMemory
-from loraland_engine.linear import JOINABLE, Projection, packed_memory
+from loraland_engine.linear import JOINABLE, Outputs, Projection, packed_memory
 from loraland_engine.lora import AdapterSlots, LoraAdapter
 from loraland_engine.scheduler import Chunk
 
@@ -102,7 +102,7 @@ class FusedLlama:
         body = model.model
         self.is_int8 = isinstance(model.lm_head, Int8Linear)
         # What is rounded anyway may be multiplied in tiles of halves.
-        self._has_tiles = tile_lora.IS_SUPPORTED and self.is_int8
+        self._has_tiles = tile_lora.IS_SUPPORTED and kv_dtype(model) is torch.bfloat16
         self._like = np.zeros(int(self._has_tiles), dtype=np.int8 if self.is_int8 else np.float32)
         self._group_size = _group_size(config)
         self._threads = native.torch_threads()
@@ -114,8 +114,10 @@ class FusedLlama:
         self._attention = self._build_attention(config)
         self._first_norm_D = _array(body.layers[0].input_layernorm.weight)
         after = [layer.input_layernorm for layer in body.layers[1:]] + [body.norm]
-        memory = packed_memory(model)
-        self._layers = [self._build_layer(model, i, norm, memory) for i, norm in enumerate(after)]
+        memory, outputs = packed_memory(model), Outputs()
+        self._layers = [
+            self._build_layer(model, i, norm, memory, outputs) for i, norm in enumerate(after)
+        ]
         self._head = Projection(model, ("lm_head",), num_slots=0, memory=memory)
         self.decoder = (
             self._build_decoder() if decoder.is_supported(self._layers, self._head) else None
@@ -145,7 +147,7 @@ class FusedLlama:
         )
 
     def _build_layer(
-        self, model: nn.Module, index: int, norm_after: nn.Module, memory: Memory
+        self, model: nn.Module, index: int, norm_after: nn.Module, memory: Memory, outputs: Outputs
     ) -> decoder.Layer:
         name = f"model.layers.{index}"
         layer: Any = model.get_submodule(name)
@@ -161,6 +163,7 @@ class FusedLlama:
                 tuple(f"{name}.{n}" for n in names),
                 num_slots=self._slots.num_slots,
                 memory=memory,
+                outputs=outputs,
             )
             for part, names in _PARTS.items()
         }

@@ -39,7 +39,7 @@ def test_product_is_the_exact_sum_times_the_scale(num_rows: int, num_out: int, n
     rows, weight, scale = draw(num_rows, num_out, num_in)
     memory = byte_blocks.Memory(byte_blocks.packed_bytes(num_out, num_in))
 
-    found = ByteWeights(weight, scale, memory).multiply(rows)
+    found = ByteWeights(weight, scale, memory).multiply(rows, torch.empty(num_rows, num_out))
 
     exact = (rows.int() - ZERO_POINT) @ weight.int().T
     assert torch.equal(found, exact.float() * scale)
@@ -55,7 +55,7 @@ def test_weights_share_memory_and_keep_it() -> None:
     kept = packed.pop()
 
     packed.clear()
-    found = kept.multiply(rows)
+    found = kept.multiply(rows, torch.empty(2, 32))
 
     assert between == 32 * 64
     assert torch.equal(found, ((rows.int() - ZERO_POINT) @ second.int().T).float() * scale)
