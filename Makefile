@@ -15,7 +15,7 @@ SECONDS ?= 60
 SEED ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo up down test e2e check gen bench parity chaos cache kubectl-parity crash clean
+.PHONY: help setup demo up down test e2e check gen bench parity chaos cache kubectl-parity crash results clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ kubectl-parity: setup  ## Compare the embedded API with a real server's recorded
 
 crash: setup  ## Kill the operator at every point where it waits for somebody; JSON=file keeps the counts
 	@$(BIN)/python tests/crash/run.py $(if $(JSON),--json $(JSON)) $(ARGS)
+
+results: setup  ## Base and tuned score of six tasks with public rows, with time; JSON=file, ARGS=…
+	@$(BIN)/python benchmarks/quality.py $(if $(JSON),--json $(JSON)) $(ARGS)
 
 clean:  ## Remove the virtual environment and all state
 	@rm -rf $(VENV) .loraland

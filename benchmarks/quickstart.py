@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ JOB = Path(__file__).parents[1] / "examples" / "quickstart" / "job.yaml"
 PAIRS = [("QLoRA", "nf4"), ("QLoRA", "none"), ("LoRA", "none"), ("LoRA", "nf4")]
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "benchmark"}
 LIMIT_S = 1800
+CACHE = Path(tempfile.gettempdir()) / "loraland-bench"
 PROGRESS_PORT = "19400"
 
 
@@ -59,25 +62,24 @@ def build_job(method: str, quantization: str, seed: int, store: StoreConfig) -> 
     )
 
 
-def run(job: JobSpec, cache: Path) -> dict[str, Any]:
-    """Run the trainer as a pod would; return its scores and times."""
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        (root / "etc" / "loraland").mkdir(parents=True)
-        (root / "etc" / "loraland" / "job.json").write_text(job.to_json())
-        environment = os.environ | CREDENTIALS
-        environment |= {
-            "LORALAND_ROOT": name,
-            "LORALAND_CACHE_DIR": str(cache),
-            "LORALAND_TERMINATION_LOG": str(root / "termination-log"),
-            "LORALAND_PROGRESS_PORT": PROGRESS_PORT,
-            "POD_IP": "127.0.0.1",
-        }
-        started = time.monotonic()
-        subprocess.run(
-            [sys.executable, "-m", "loraland_trainer"], env=environment, check=True, timeout=LIMIT_S
-        )
-        wall_s = time.monotonic() - started
+def run(job: JobSpec, cache: Path, *, root: Path, files: Mapping[str, str]) -> dict[str, Any]:
+    """Run the trainer as a pod would, with these files below its root; return scores and times."""
+    for path, text in {"etc/loraland/job.json": job.to_json(), **files}.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    environment = os.environ | CREDENTIALS
+    environment |= {
+        "LORALAND_ROOT": str(root),
+        "LORALAND_CACHE_DIR": str(cache),
+        "LORALAND_TERMINATION_LOG": str(root / "termination-log"),
+        "LORALAND_PROGRESS_PORT": PROGRESS_PORT,
+        "POD_IP": "127.0.0.1",
+    }
+    started = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-m", "loraland_trainer"], env=environment, check=True, timeout=LIMIT_S
+    )
+    wall_s = time.monotonic() - started
     store = Store(job.store)
     result = artifacts.parse_result(store.read(artifacts.result_key(job.uid)))
     metrics = json.loads(store.read(store.key(result.uri) + "metrics.json"))
@@ -93,6 +95,23 @@ def run(job: JobSpec, cache: Path) -> dict[str, Any]:
         "tokensPerSecond": round(metrics["numTokens"] / metrics["trainSeconds"], 1),
         "wallSeconds": round(wall_s, 1),
     }
+
+
+@contextmanager
+def served_bucket() -> Iterator[StoreConfig]:
+    """Serve S3 with an empty bucket while the block runs."""
+    os.environ |= CREDENTIALS
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        config = StoreConfig(bucket="benchmark", endpoint_url=f"http://{host}:{port}")
+        client = boto3.client("s3", endpoint_url=config.endpoint_url, region_name=config.region)
+        client.create_bucket(Bucket=config.bucket)
+        yield config
+    finally:
+        server.stop()
 
 
 def print_table(runs: list[dict[str, Any]]) -> None:
@@ -121,28 +140,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run for each")
     parser.add_argument("--only", help="method/quantization, such as QLoRA/nf4")
-    parser.add_argument(
-        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "loraland-bench"
-    )
+    parser.add_argument("--cache", type=Path, default=CACHE)
     arguments = parser.parse_args()
     pairs = [p for p in PAIRS if arguments.only in (None, "/".join(p))]
-    os.environ |= CREDENTIALS
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        config = StoreConfig(bucket="benchmark", endpoint_url=f"http://{host}:{port}")
-        boto3.client(
-            "s3", endpoint_url=config.endpoint_url, region_name=config.region
-        ).create_bucket(Bucket=config.bucket)
-        runs = [
-            run(build_job(method, quantization, seed, config), arguments.cache)
-            for seed in arguments.seeds
-            for method, quantization in pairs
-        ]
-    finally:
-        server.stop()
+    runs = []
+    with served_bucket() as store, tempfile.TemporaryDirectory() as name:
+        for seed in arguments.seeds:
+            for method, quantization in pairs:
+                job = build_job(method, quantization, seed, store)
+                runs.append(run(job, arguments.cache, root=Path(name) / job.uid, files={}))
     print_table(runs)
     if arguments.json:
         arguments.json.write_text(json.dumps({"schemaVersion": 1, "runs": runs}, indent=2) + "\n")

@@ -16,6 +16,7 @@ from loraland_core.errors import InvalidInput
 from rouge_score.rouge_scorer import RougeScorer
 
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+RESULT_MARK = "####"
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _YES = frozenset({"yes", "true", "1", "positive"})
 _NO = frozenset({"no", "false", "0", "negative"})
@@ -86,13 +87,26 @@ def accuracy(prediction: str, reference: str) -> float:
     """Return 1 where the answer starts with the label, whatever follows.
 
     Case and punctuation are ignored, and yes/true/1/positive are one answer, as are their opposites.
+    Where the label is a calculation that ends in ``#### 72``, as GSM8K writes it, the answer's result
+    has to be this one: what follows its own ``####``, or else its last number.
     """
+    if RESULT_MARK in reference:
+        return float(_result(prediction) == _result(reference) is not None)
     answer, label = normalized(prediction).split(), normalized(reference).split()
     if answer[: len(label)] == label:
         return 1.0
     if len(label) == 1 and answer:
         return float(any(answer[0] in group and label[0] in group for group in (_YES, _NO)))
     return 0.0
+
+
+def _result(text: str) -> float | None:
+    """Return the number that a calculation ends in, thousands written with commas or without."""
+    after = text.rpartition(RESULT_MARK)[2] if RESULT_MARK in text else text
+    numbers = _NUMBER.findall(re.sub(r"(?<=\d),(?=\d)", "", after))
+    if not numbers:
+        return None
+    return float(numbers[0] if RESULT_MARK in text else numbers[-1])
 
 
 def f1(prediction: str, reference: str) -> float:
