@@ -9,9 +9,9 @@ from loraland_core.errors import InvalidInput, Unavailable
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from loraland_trainer import group
-from loraland_trainer.batches import Collator
 from loraland_trainer.checkpoints import Checkpoints
 from loraland_trainer.progress import Board
+from loraland_trainer.steps import StepCollator
 from loraland_trainer.termination import Terminator
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
 class Reporter(TrainerCallback):  # type: ignore[misc]
     """Steps to board and log; a loss that is no number ends the job."""
 
-    def __init__(self, board: Board, collator: Collator) -> None:
+    def __init__(self, board: Board, collator: StepCollator) -> None:
         self._board = board
         self._collator = collator
         self._started = 0.0

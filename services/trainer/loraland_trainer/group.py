@@ -6,8 +6,9 @@ is the pod's own.
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from loraland_core.errors import InvalidInput
@@ -70,12 +71,58 @@ def size() -> int:
 
 def any_of(flag: bool) -> bool:
     """Return whether the flag is set in any process; all of them must ask."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return flag
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    found = torch.tensor([int(flag)], device=device)
+    return bool(largest(int(flag)))
+
+
+def is_joined() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _device() -> str:
+    return "cuda" if distributed.get_backend() == "nccl" else "cpu"
+
+
+def summed(*numbers: float) -> list[float]:
+    """Return each number's sum over the processes; all of them must ask."""
+    if not is_joined():
+        return list(numbers)
+    found = torch.tensor(numbers, dtype=torch.float64, device=_device())
+    distributed.all_reduce(found)
+    return [float(number) for number in found]
+
+
+def largest(number: int) -> int:
+    """Return the largest of the processes' numbers; all of them must ask."""
+    if not is_joined():
+        return number
+    found = torch.tensor([number], device=_device())
     distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
-    return bool(found.item())
+    return int(found.item())
+
+
+def sum_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
+    """Give every process the sum of all gradients, in one exchange; all must ask.
+
+    An adapter's gradients are small. Exchanged once a step, each process may cut its rows as its
+    own memory bids: how many backward passes that takes is nobody else's matter.
+    """
+    if not is_joined() or size() == 1:
+        return
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    joined = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(joined)
+    parts = torch.split(joined, [gradient.numel() for gradient in gradients])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+
+
+def gathered(value: Any) -> list[Any]:
+    """Return what every process has, in their order; all of them must ask."""
+    if not is_joined():
+        return [value]
+    found: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, value)
+    return found
 
 
 def launch(group: Group) -> int:
