@@ -23,6 +23,7 @@ ir: Any = import_module("llvmlite.ir")
 carray = numba.carray
 # Sums may be reordered, or nothing would be vectorized; infinities and NaN keep their meaning.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
+LINE_BYTES = 64
 # Addresses of GOMP_parallel and omp_get_thread_num (0 where there is no such library), and how many
 # threads to use.
 Threads = tuple[int, int, int]
@@ -207,3 +208,10 @@ bits_of_float = extending.intrinsic(_bits_of_float)
 cycles = extending.intrinsic(_cycles)
 # Within compiled code: what lies at an address will be read soon.
 prefetch = extending.intrinsic(_prefetch)
+
+
+@compiled
+def fetch(address, num_bytes):  # type: ignore[no-untyped-def]
+    """Ask for memory that is read next."""
+    for offset in range(0, num_bytes, LINE_BYTES):
+        prefetch(address + offset)

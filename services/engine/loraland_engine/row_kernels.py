@@ -24,15 +24,14 @@ from loraland_engine import prompt_lora, tile_lora
 from loraland_engine.native import (
     carray,
     compiled,
+    fetch,
     float_from_bits,
     pointer_like,
-    prefetch,
     spread,
 )
 from loraland_engine.rounding import as_float, put, round_row
 
 TILE_ROWS = prompt_lora.DECODING_ROWS
-LINE_BYTES = 64
 _LIKE_SCALE = np.empty(0, dtype=np.float32)
 
 
@@ -105,13 +104,6 @@ def expand(y, b, h):
     for r in range(whole, rank):
         for o in range(num_out):
             y[o] += h[r] * as_float(b[r, o])
-
-
-@compiled
-def fetch(address, num_bytes):
-    """Ask for memory that is read next."""
-    for offset in range(0, num_bytes, LINE_BYTES):
-        prefetch(address + offset)
 
 
 @compiled

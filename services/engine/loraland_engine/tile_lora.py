@@ -17,7 +17,7 @@ Shapes: M rows of the tile, D in, O a part's outs, N the joined outs, P parts, R
 import numpy as np
 
 from loraland_engine import half_tiles, tile_registers
-from loraland_engine.native import carray, compiled, pointer_like
+from loraland_engine.native import carray, compiled, fetch, pointer_like
 
 # Rows of one adapter that A and B are rounded and laid out for at once.
 TILE_ROWS = 64
@@ -138,6 +138,9 @@ def _finish_tile(y_TN, x_TD, scale_T, bias_N, first, count, table_P4, start_P, l
     num_rows = (count + 2 * _LINES - 1) // (2 * _LINES) * (2 * _LINES)
     halves_MD = np.empty((num_rows, width), dtype=np.uint16)
     lines = np.empty(width // _STEP * _TILE_BYTES, dtype=np.uint8)
+    # Adapters come from memory: A while rows are rounded, each B while its A is multiplied.
+    for p in range(table_P4.shape[0]):
+        fetch(table_P4[p, 0], table_P4[p, 2] * width * like.itemsize)
     round_rows(x_TD, first, count, halves_MD)
     tile_registers.configure(_SETUP.ctypes.data)
     for p in range(table_P4.shape[0]):
@@ -148,6 +151,7 @@ def _finish_tile(y_TN, x_TD, scale_T, bias_N, first, count, table_P4, start_P, l
         a_RD = carray(pointer_like(table_P4[p, 0], like), (rank, width))
         b_RO = carray(pointer_like(table_P4[p, 1], like), (rank, end - start))
         scale_R = carray(pointer_like(table_P4[p, 3], _LIKE_SCALE), (rank,))
+        fetch(table_P4[p, 1], rank * (end - start) * like.itemsize)
         h_MR = np.empty((num_rows, (rank + _LINES - 1) // _LINES * _LINES), dtype=np.float32)
         shrink(halves_MD, a_RD, lines, h_MR)
         padded = (rank + _STEP - 1) // _STEP * _STEP

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from loraland_engine import native, tile_attention
+from loraland_engine import kv_memory, native, tile_attention
 from torch.nn import functional
 
 pytestmark = pytest.mark.skipif(
@@ -27,9 +27,13 @@ HEADS = [
 
 
 def attend(
-    pieces: list[tuple[int, int]], heads: tuple[int, int, int], num_threads: int = 1
+    pieces: list[tuple[int, int]],
+    heads: tuple[int, int, int],
+    num_threads: int = 1,
+    *,
+    is_half: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the answers, and those of plain attention in float64."""
+    """Return the answers, and those of plain attention in float64; memory may be in halves."""
     num_heads, num_kv, size = heads
     random = np.random.default_rng(0)
     num_rows = sum(count for _, count in pieces)
@@ -38,6 +42,10 @@ def attend(
     # What was left there by an earlier, longer sequence must not be read.
     for slot, (start, count) in enumerate(pieces):
         keys[slot, :, start + count :] = values[slot, :, start + count :] = np.nan
+    kept = [
+        kv_memory.as_array(torch.tensor(t).to(torch.bfloat16 if is_half else torch.float32))
+        for t in (keys, values)
+    ]
     rows = np.cumsum([0, *(count for _, count in pieces)])
     places = [(int(rows[i]), start, count, i) for i, (start, count) in enumerate(pieces)]
     attention = tile_attention.Attention(
@@ -46,7 +54,7 @@ def attend(
     found = np.zeros((num_rows, num_heads * size), dtype=np.float32)
     threads = (*native.torch_threads()[:2], num_threads)
 
-    attention.attend(threads, attention.plan(places), y, keys, values, found)
+    attention.attend(threads, attention.plan(places), y, *kept, found)
 
     parts = [_plain(y[row : row + count], keys[slot], values[slot], start, heads)
              for row, start, count, slot in places]  # fmt: skip
@@ -80,6 +88,16 @@ def test_pieces_attend_like_each_sequence_alone(
     found, expected = attend(pieces, heads)
 
     np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_memory_may_be_in_halves() -> None:
+    """They are what float32 is rounded to: not a bit differs."""
+    pieces = [(7, 2), (0, 33), (64, 70)]
+
+    whole, _ = attend(pieces, (9, 3, 64))
+    half, _ = attend(pieces, (9, 3, 64), is_half=True)
+
+    np.testing.assert_array_equal(half, whole)
 
 
 def test_pieces_attend_alike_on_several_threads() -> None:
