@@ -11,7 +11,7 @@ from loraland_core.artifacts import Manifest
 from loraland_core.catalogue import BaseModelEntry
 from loraland_core.keys import AdapterRecord
 from loraland_core.names import AdapterCondition, Phase, Reason
-from loraland_core.resources import Adapter, AdapterStatus
+from loraland_core.resources import Adapter, AdapterStatus, Condition
 
 from loraland_operator.plan import deletion, fleet, history, importing
 from loraland_operator.plan.draft import Draft
@@ -104,10 +104,11 @@ def plan(adapter: Adapter, observed: Observed, now: datetime) -> AdapterPlan:
     if verdict is None:
         return _register(adapter, observed, draft)
     phase, requeue_after_s = verdict
-    message = "the spec is not fit to be served"
+    first = _first_not_true(draft)
+    message = first.message
     if observed.record is not None:
-        message = f"the earlier digest {observed.record.digest} is still served"
-    draft.set(AdapterCondition.READY, "False", _first_false_reason(draft), message)
+        message = history.still_served(observed.record.digest)
+    draft.set(AdapterCondition.READY, "False", first.reason, message)
     return AdapterPlan(
         status=draft.finish(phase), notes=draft.notes(), requeue_after_s=requeue_after_s
     )
@@ -258,14 +259,14 @@ def _without_registry(observed: Observed, draft: AdapterDraft) -> AdapterPlan:
     )
 
 
-def _first_false_reason(draft: AdapterDraft) -> str:
-    """Return the reason of the first condition on the way that is not true."""
+def _first_not_true(draft: AdapterDraft) -> Condition:
+    """Return the first condition on the way that is not true."""
     order = (
         AdapterCondition.ACCEPTED,
         AdapterCondition.ARTIFACT_VERIFIED,
         AdapterCondition.COMPATIBLE,
     )
-    return next(draft.find(t).reason for t in order if not draft.is_true(t))
+    return next(draft.find(t) for t in order if not draft.is_true(t))
 
 
 def keep_revision(adapter: Adapter, record: AdapterRecord) -> AdapterRecord:

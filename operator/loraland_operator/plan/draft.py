@@ -1,7 +1,7 @@
 """A status in the making: starts from the one that is there, ends as the one to write. Pure."""
 
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from loraland_core import conditions
 from loraland_core.conditions import Status
@@ -28,6 +28,14 @@ _SILENT = frozenset(
         Reason.RECORD_WRITTEN,
         Reason.WAITING_FOR_REPLICAS,
     }
+)
+# Somebody asked for what they say is not the case, or it comes by itself.
+_CALM = frozenset(
+    {Reason.DISABLED, Reason.RESUMED, Reason.SUSPENDED, Reason.QUEUED, Reason.IMPORTING}
+)
+# Why something is not known, when that is somebody's business.
+_ALARMING = frozenset(
+    {Reason.REGISTRY_UNREACHABLE, Reason.ARTIFACT_STORE_UNREACHABLE, Reason.FORBIDDEN}
 )
 
 
@@ -71,17 +79,16 @@ class Draft(Generic[S]):
         return document
 
     def notes(self) -> tuple[Note, ...]:
-        """Return an event for each condition whose status or reason became another one."""
-        return tuple(
-            Note(
-                "Normal" if c.status != "False" or _is_calm(c) else "Warning",
-                c.reason,
-                c.message,
-                i,
-            )
-            for i, c in enumerate(self.status.conditions)
-            if c.reason not in _SILENT and self._is_news(c)
-        )
+        """Return an event for each condition whose status or reason became another one.
+
+        What one condition says after another is told once.
+        """
+        told: dict[tuple[str, str], Note] = {}
+        for i, c in enumerate(self.status.conditions):
+            if c.reason not in _SILENT and self._is_news(c):
+                type_: Literal["Normal", "Warning"] = "Warning" if _is_bad(c) else "Normal"
+                told.setdefault((c.reason, c.message), Note(type_, c.reason, c.message, i))
+        return tuple(told.values())
 
     def _is_news(self, condition: Condition) -> bool:
         before = self.before.get(condition.type)
@@ -90,6 +97,8 @@ class Draft(Generic[S]):
         return (before.status, before.reason) != (condition.status, condition.reason)
 
 
-def _is_calm(condition: Condition) -> bool:
-    """Whether somebody asked for what the condition says is not the case."""
-    return condition.reason in (Reason.DISABLED, Reason.RESUMED, Reason.SUSPENDED, Reason.QUEUED)
+def _is_bad(condition: Condition) -> bool:
+    """Whether somebody should know, who has not asked for it."""
+    if condition.status == "False":
+        return condition.reason not in _CALM
+    return condition.reason in _ALARMING

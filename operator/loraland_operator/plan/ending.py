@@ -72,7 +72,8 @@ def record_result(draft: JobDraft, result: Result) -> None:
             tokens_per_second=status.progress.tokens_per_second if status.progress else None,
             phase="done",
         )
-    message = f"{result.uri} ({result.size_bytes} bytes)"
+    data = f"; {result.data}" if result.data else ""
+    message = f"{result.uri} ({result.size_bytes} bytes){data}"
     draft.set(JobCondition.UPLOADED, "True", Reason.ARTIFACT_UPLOADED, message)
 
 

@@ -40,8 +40,14 @@ def record(adapter: Adapter, status: AdapterStatus, now: datetime) -> tuple[Note
     if not earlier:
         return ()
     reason = Reason.ROLLED_OUT if before is None else Reason.ROLLED_BACK
-    message = f"{_shown(current)} takes the place of {_shown(earlier[0])}: {current.cause}"
+    verb = "takes the place of" if before is None else "comes back for"
+    message = f"{_describe(current)} {verb} {_describe(earlier[0])}"
     return (Note("Normal", reason, message, _ORDER),)
+
+
+def still_served(digest: str) -> str:
+    """Say that what the spec asks for has to wait, and what is served meanwhile."""
+    return f"version {digest[:_SHOWN_DIGITS]} is served meanwhile"
 
 
 def record_ready(status: AdapterStatus, now: datetime) -> None:
@@ -107,5 +113,7 @@ def _cut(history: list[Revision], adapter: Adapter) -> list[Revision]:
     return history[: adapter.spec.revision_history_limit + 1]
 
 
-def _shown(revision: Revision) -> str:
-    return revision.digest[:_SHOWN_DIGITS]
+def _describe(revision: Revision) -> str:
+    cause = revision.cause.removeprefix(ROLLBACK)
+    origin = {IMPORT: "imported", SPEC: "set by hand"}.get(cause, f"of {cause}")
+    return f"version {revision.digest[:_SHOWN_DIGITS]} ({origin})"

@@ -9,7 +9,7 @@ from loraland_core.names import AdapterCondition, Phase, Reason
 from loraland_core.resources import Adapter, AdapterStatus
 from loraland_core.resources.adapter import ArtifactSource, Imported
 
-from loraland_operator.plan import failure, pods
+from loraland_operator.plan import failure, history, pods
 from loraland_operator.plan.draft import Draft
 from loraland_operator.plan.pods import Object
 from loraland_operator.plan.steps import AdapterPlan, Apply
@@ -89,10 +89,11 @@ def _fail(draft: Draft[AdapterStatus], message: str, requeue_after_s: float | No
 def _finish(
     draft: Draft[AdapterStatus], phase: Phase, requeue_after_s: float | None
 ) -> AdapterPlan:
-    is_served = bool(draft.status.digest)
-    message = f"the earlier digest {draft.status.digest} is still served" if is_served else ""
-    reason = draft.find(AdapterCondition.ARTIFACT_VERIFIED).reason
-    draft.set(AdapterCondition.READY, "False", reason, message)
+    verified = draft.find(AdapterCondition.ARTIFACT_VERIFIED)
+    message = verified.message
+    if draft.status.digest:
+        message = history.still_served(draft.status.digest)
+    draft.set(AdapterCondition.READY, "False", verified.reason, message)
     return AdapterPlan(
         status=draft.finish(phase), notes=draft.notes(), requeue_after_s=requeue_after_s
     )

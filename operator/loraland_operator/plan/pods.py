@@ -91,6 +91,16 @@ def _termination(pod: Object, state: Object) -> Termination:
     )
 
 
+def find_disruption(pods: Sequence[Object]) -> str:
+    """Return why a pod was taken away that did not fail by itself; nothing where none was."""
+    for pod in pods:
+        found = find_true_condition(pod, "DisruptionTarget")
+        if found is not None:
+            why = ": ".join(filter(None, (found.get("reason"), found.get("message"))))
+            return f"pod {pod['metadata']['name']} was taken away: {why}"
+    return ""
+
+
 def find_obstacle(pods: Sequence[Object]) -> tuple[bool, str]:
     """Return why no pod runs yet: whether no node takes it, and a sentence."""
     for pod in pods:

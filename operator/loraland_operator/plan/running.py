@@ -37,12 +37,14 @@ def describe(
         draft.set(JobCondition.SUSPENDED, "False", Reason.RESUMED, "training may go on")
     elif draft.find(JobCondition.SUSPENDED).status == "Unknown":
         draft.set(JobCondition.SUSPENDED, "False", Reason.NOT_SUSPENDED)
-    if pods.find_running(job_pods) is None:
+    running = pods.find_running(job_pods)
+    if running is None:
         return _describe_waiting(draft, job_pods)
     if progress is not None:
         status.progress = build_progress(progress)
     doing = status.progress.phase if status.progress else None
-    draft.set(JobCondition.RUNNING, "True", Reason.TRAINING, f"the pod runs: {doing or 'starting'}")
+    message = f"pod {running['metadata']['name']} runs: {doing or 'starting'}"
+    draft.set(JobCondition.RUNNING, "True", Reason.TRAINING, message)
     return Phase.RUNNING
 
 
@@ -61,6 +63,10 @@ def _describe_suspended(draft: JobDraft, job: FineTuneJob) -> Phase:
 def _describe_waiting(draft: JobDraft, job_pods: Sequence[Object]) -> Phase:
     is_unschedulable, message = pods.find_obstacle(job_pods)
     reason = Reason.UNSCHEDULABLE if is_unschedulable else Reason.WAITING_FOR_POD
+    disruption = pods.find_disruption(job_pods)
+    if disruption and not message:
+        reason = Reason.DISRUPTED
+        message = f"{disruption}; another one goes on from the last checkpoint"
     draft.set(JobCondition.RUNNING, "False", reason, message)
     return Phase.PENDING
 

@@ -84,7 +84,8 @@ def test_later_version_goes_in_front() -> None:
         "2026-01-01T12:00:00Z",
     ]
     assert [n.message for n in second.notes if n.reason == "RolledOut"] == [
-        f"{DIGEST[:12]} takes the place of {EARLIER[:12]}: FineTuneJob/second"
+        f"version {DIGEST[:12]} (of FineTuneJob/second) takes the place of"
+        f" version {EARLIER[:12]} (of FineTuneJob/first)"
     ]
 
 
