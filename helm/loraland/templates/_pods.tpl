@@ -197,3 +197,13 @@ imagePullSecrets:
   secret: {secretName: {{ . }}}
 {{- end }}
 {{- end -}}
+
+{{/* Everything is said, so that all of it goes again with a change to Recreate: what the API server
+     fills in belongs to nobody, stays, and is refused then. */}}
+{{- define "loraland.strategy" -}}
+type: {{ .type }}
+{{- if eq .type "RollingUpdate" }}
+rollingUpdate:
+  {{- toYaml (mergeOverwrite (dict "maxSurge" "25%" "maxUnavailable" "25%") (.rollingUpdate | default dict)) | nindent 2 }}
+{{- end }}
+{{- end -}}
