@@ -1,5 +1,6 @@
 """Whole jobs of a tiny base model against a real S3 server: what they leave and how they end."""
 
+import gzip
 import json
 import signal
 import subprocess
@@ -66,6 +67,37 @@ def test_a_job_leaves_a_whole_artifact(
     assert [score.name for score in result.metrics] == ["ExactMatch", "RougeL"]
     assert (result.num_evaluated, result.total_steps) == (2, 2)
     assert store.uri(f"adapters/team/words/{result.digest}/") == result.uri
+
+
+def test_what_was_cut_is_in_metrics_result_and_card(
+    store: Store, store_config: StoreConfig, base_folder: Path, tmp_path: Path
+) -> None:
+    """Whoever wonders about an answer finds how much of its question was learned."""
+    training = {"maxSteps": 1, "batchSize": 1, "gradientAccumulation": 1, "maxSequenceLength": 8}
+    rows = trainer_jobs.INLINE["rows"] + '{"word": "crocodile", "upper": "YES"}\n'
+    inline = trainer_jobs.INLINE | {"rows": rows}
+    condition = {"column": "word", "operator": "NotIn", "values": ["fox", "cat"]}
+    job = trainer_jobs.build_job(
+        store_config,
+        base_folder=base_folder,
+        training=training,
+        dataset=trainer_jobs.DATASET | {"inline": inline, "filter": [condition]},
+    )
+
+    exit_code, message = run(job, tmp_path)
+
+    assert exit_code == 0, message
+    result, _ = committed(store)
+    data = json.loads(store.read(store.key(result.uri) + "metrics.json"))["data"]
+    card = store.read(store.key(result.uri) + "README.md").decode()
+    assert (data["learned"]["rows"], data["rowsLeftOut"], data["learned"]["promptsCut"]) == (
+        4,
+        3,
+        1,
+    )
+    assert data["learned"]["tokensCut"] == 6
+    assert "dataset.inline: 3 rows left out by the filter; learned from 4 rows" in result.data
+    assert "over 8 tokens, 1 prompts lost their beginning" in card
 
 
 def test_artifact_names_no_path_of_the_machine(
@@ -159,6 +191,12 @@ S3 = {"prompt": "{word}:", "completion": "{upper}"}
             id="key",
         ),
         pytest.param(
+            {"s3": {"uri": "s3://{bucket}/land/*.csv"}},
+            "DatasetNotFound",
+            "/land/ matches; there are: empty",
+            id="wildcard",
+        ),
+        pytest.param(
             {"s3": {"uri": "s3://{bucket}/land/empty"}}, "EmptyDataset", "holds no rows", id="empty"
         ),
         pytest.param(
@@ -236,9 +274,11 @@ def test_rows_come_from_s3(
     store: Store, store_config: StoreConfig, base_folder: Path, tmp_path: Path
 ) -> None:
     """Training and evaluation rows are objects in a bucket, read with credentials of their own."""
-    store.write("train.csv", b"word,upper\ncat,CAT\ndog,DOG\n")
+    store.write("train/1.csv", b"word,upper\ncat,CAT\n")
+    store.write("train/more/2.csv.gz", gzip.compress(b"word,upper\ndog,DOG\n"))
+    store.write("train/notes.txt", b"no rows")
     store.write("test.csv", b"word,upper\nowl,OWL\n")
-    s3 = {"uri": store.uri("train.csv"), "evaluationUri": store.uri("test.csv")}
+    s3 = {"uri": store.uri("train/**/*.csv*"), "evaluationUri": store.uri("test.csv")}
     job = trainer_jobs.build_job(
         store_config, base_folder=base_folder, dataset=S3 | {"s3": s3, "format": "CSV"}
     )
@@ -247,6 +287,7 @@ def test_rows_come_from_s3(
 
     result, _ = committed(store)
     assert (exit_code, result.num_evaluated) == (0, 1)
+    assert "learned from 2 rows" in result.data
 
 
 def test_an_unreachable_store_is_found_before_training(

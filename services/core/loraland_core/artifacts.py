@@ -96,6 +96,8 @@ class Result(_Document):
     size_bytes: int
     metrics: list[Score] = Field(max_length=16)
     num_evaluated: int
+    # Where the rows came from and what was cut of them, for people.
+    data: str = Field(default="", max_length=4096)
     gate_passed: bool
     gate_message: str = Field(default="", max_length=4096)
     created_at: Word

@@ -27,6 +27,9 @@ Scored on {num_evaluated} held-out rows with greedy decoding, at the precision a
 
 | | |
 |---|---|
+| data | {data} |
+| learned from | {learned} |
+| held out | {held_out} |
 | method | {method}, base weights in {training} |
 | rank, alpha | {rank}, {alpha} |
 | target modules | {modules} |
@@ -53,6 +56,10 @@ def build_card(job: JobSpec, base_model: ResolvedModel, report: "Report") -> str
         num_evaluated=report.num_evaluated,
         serving=report.serving.label,
         gate="passed" if report.verdict.passed else report.verdict.message,
+        data=_cell(report.data.origin)
+        + (f", {report.data.num_left_out} rows left out" if report.data.num_left_out else ""),
+        learned=report.data.learned.sentence(),
+        held_out=report.data.held_out.sentence(),
         method=job.spec.method,
         training=report.training.label,
         rank=lora.rank,
@@ -66,3 +73,8 @@ def build_card(job: JobSpec, base_model: ResolvedModel, report: "Report") -> str
         loss="none" if outcome.final_loss is None else f"{outcome.final_loss:.4f}",
         seconds=outcome.train_seconds,
     )
+
+
+def _cell(text: str) -> str:
+    """Return a user's text as it may stand in a table."""
+    return "`" + text.replace("|", "/").replace("`", "'") + "`"

@@ -27,6 +27,7 @@ from loraland_models.weights import Precision
 
 from loraland_trainer import card
 from loraland_trainer.gate import Verdict
+from loraland_trainer.lengths import DataReport
 from loraland_trainer.loop import Outcome
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Report:
     outcome: Outcome
     training: Precision
     serving: Precision
+    data: DataReport
 
 
 def write_adapter(model: Any, directory: Path, *, job: JobSpec, prompt: PromptTemplate) -> None:
@@ -73,6 +75,7 @@ def write_attachments(
         "schemaVersion": artifacts.SCHEMA_VERSION,
         "metrics": [s.model_dump(by_alias=True) for s in report.scores],
         "numEvaluated": report.num_evaluated,
+        "data": report.data.to_document(),
         "servingPrecision": report.serving.label,
         "trainingPrecision": report.training.label,
         "losses": [round(loss, 6) for loss in outcome.losses],
@@ -144,6 +147,7 @@ def write_result(
         size_bytes=manifest.size_bytes,
         metrics=report.scores,
         num_evaluated=report.num_evaluated,
+        data=report.data.sentence(),
         gate_passed=report.verdict.passed,
         gate_message=report.verdict.message,
         created_at=artifacts.now_text(now),

@@ -132,6 +132,8 @@ def prepare(job: JobSpec, config: Config, board: Board) -> Material:
     # Perfect answers: a metric that cannot read the references is found before the training.
     evaluate.check_references(spec.evaluation, held_out)
     learned = build(rows.train, what="to learn from", long_rows=spec.dataset.long_rows)
+    data = DataReport(rows.origin, rows.num_left_out, learned.report, held_out.report)
+    board.count_rows(data)
     return Material(
         base_model=base_model,
         training=weights.training_precision(job.base_model, spec.method),
@@ -139,7 +141,7 @@ def prepare(job: JobSpec, config: Config, board: Board) -> Material:
         tokenizer=tokenizer,
         learned=learned,
         held_out=held_out,
-        data=DataReport(rows.origin, rows.num_left_out, learned.report, held_out.report),
+        data=data,
     )
 
 
@@ -223,6 +225,7 @@ def _report(
         outcome=outcome,
         training=material.training,
         serving=material.serving,
+        data=material.data,
     )
 
 

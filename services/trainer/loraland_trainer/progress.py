@@ -15,6 +15,8 @@ from typing import Any
 from loraland_core.jobspec import Progress
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
+from loraland_trainer.lengths import DataReport
+
 log = logging.getLogger(__name__)
 REQUEST_TIMEOUT_S = 5.0
 # How soon the server notices that it shall stop.
@@ -30,6 +32,14 @@ class Board:
         self._step = self._gauge("step", "Optimizer steps done.")
         self._total_steps = self._gauge("total_steps", "Optimizer steps planned.")
         self._loss = self._gauge("loss", "Training loss of the last step.")
+        self._rows = {
+            "learned": self._gauge("rows_learned", "Rows to learn from."),
+            "held_out": self._gauge("rows_held_out", "Rows to be scored on."),
+            "left_out": self._gauge("rows_left_out", "Rows that the job's filter leaves out."),
+            "dropped": self._gauge("rows_dropped", "Rows left out because they are too long."),
+            "cut": self._gauge("prompts_cut", "Training rows whose prompt lost its beginning."),
+            "ends": self._gauge("completions_cut", "Training rows whose completion lost its end."),
+        }
         self._tokens = self._gauge("tokens_per_second", "Tokens trained on, padding not counted.")
 
     def _gauge(self, name: str, text: str) -> Gauge:
@@ -48,6 +58,20 @@ class Board:
             self._loss.set(progress.loss)
         if progress.tokens_per_second is not None:
             self._tokens.set(progress.tokens_per_second)
+
+    def count_rows(self, data: DataReport) -> None:
+        """Show what the job learns from, once that is known."""
+        learned = data.learned
+        numbers = {
+            "learned": learned.num_rows - learned.num_dropped,
+            "held_out": data.held_out.num_rows,
+            "left_out": data.num_left_out,
+            "dropped": learned.num_dropped,
+            "cut": learned.num_prompts_cut,
+            "ends": learned.num_completions_cut,
+        }
+        for name, number in numbers.items():
+            self._rows[name].set(number)
 
     def enter(self, phase: str) -> None:
         """Say in the log and on the board what begins now."""

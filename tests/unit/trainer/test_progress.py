@@ -7,7 +7,8 @@ import urllib.request
 
 import pytest
 from loraland_core import jobspec
-from loraland_trainer import progress
+from loraland_trainer import lengths, progress
+from loraland_trainer.lengths import DataReport
 
 
 def get(port: int, path: str) -> str:
@@ -34,6 +35,9 @@ def test_metrics_are_prometheus_text() -> None:
     """Gauges carry the same numbers."""
     board = progress.Board()
     board.update(step=3, loss=0.5)
+    learned = lengths.measure([3, 9, 12], max_tokens=8, policy="Drop", num_dropped=2)
+    held_out = lengths.measure([3], max_tokens=8, policy="Cut")
+    board.count_rows(DataReport("rows.jsonl", 4, learned, held_out))
 
     with progress.served(board, host="127.0.0.1", port=0) as port:
         assert port is not None
@@ -41,6 +45,9 @@ def test_metrics_are_prometheus_text() -> None:
 
     assert "loraland_trainer_step 3.0" in reply
     assert "loraland_trainer_loss 0.5" in reply
+    assert "loraland_trainer_rows_learned 1.0" in reply
+    assert "loraland_trainer_rows_dropped 2.0" in reply
+    assert "loraland_trainer_rows_left_out 4.0" in reply
 
 
 def test_other_paths_are_not_found() -> None:
