@@ -1,7 +1,7 @@
 """A whole step of decoding rows in one compiled call: every layer, and the output head. CPU only.
 
 What ``llama`` does product by product, for steps in which each row is a sequence of its own and the
-linears are int8. The threads meet once a phase, nine phases a layer, and share its items out while
+linears are packed, int8 or bfloat16. The threads meet once a phase, nine phases a layer, and share its items out while
 they do them (``turns``).
 
 Shapes: T rows, I tiles, D in, N outs, P parts, S adapter slots, Y layers, L context tokens, E head
@@ -13,7 +13,7 @@ size, G key/value heads, K kinds of phases.
 
 import numpy as np
 
-from loraland_engine import byte_blocks, byte_products, rounding, row_kernels, turns
+from loraland_engine import byte_blocks, byte_products, products, rounding, row_kernels, turns
 from loraland_engine.native import compiled, cycles, spread
 
 KINDS = (
@@ -39,9 +39,10 @@ def multiply(counters, phase, num_threads, described, given, weights, y_TN):
     item = turns.take(counters, phase)
     while item < num_items:
         first, last = item * share, min(num_blocks, (item + 1) * share)
-        byte_products.multiply_blocks(
-            rows_TD, scale_T, described, address, first, last, shift_N, scale_N, bias_N, y_TN, sums
-        )
+        products.multiply_blocks(
+            rows_TD, scale_T, described, address, (first, last), (shift_N, scale_N, bias_N), y_TN,
+            sums,
+        )  # fmt: skip
         turns.done(counters, phase)
         item = turns.take(counters, phase)
     turns.wait(counters, phase, num_items)

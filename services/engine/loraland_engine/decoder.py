@@ -1,6 +1,6 @@
 """What a step of decoding rows needs, kept between steps: packed weights, buffers. CPU; no I/O.
 
-``llama`` hands over to it when a step has no prompt in it and the linears are int8; ``decode_step``
+``llama`` hands over to it when a step has no prompt in it and the linears are packed; ``decode_step``
 is the computation.
 
 Shapes: T rows, D in, N outs, V vocabulary, Y layers, S adapter slots, P parts.
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loraland_engine import byte_products, decode_step, turns
+from loraland_engine import decode_step, half_blocks, products, rounding, turns
 from loraland_engine.kv_memory import as_array
 from loraland_engine.linear import Projection
 from loraland_engine.native import Threads
@@ -68,7 +68,7 @@ class _Buffers:
 
 
 def is_supported(layers: Items[Layer], head: Projection) -> bool:
-    """Whether every product can be one of packed bytes on this machine."""
+    """Whether every product can be one of packed blocks on this machine."""
     return all(p.packed is not None for p in (*_projections(layers), head))
 
 
@@ -105,7 +105,8 @@ class Decoder:
         self._sizes = (layers[0].qkv.shape, layers[0].out.shape, layers[0].gate.shape)
         self._vocabulary_size = head.shape[0]
         self._num_layers = len(layers)
-        self._like = np.empty(0, dtype=np.int8)
+        self._like = np.empty(0, dtype=np.int8 if head.is_int8 else np.float32)
+        self._rows_type = head.rows_type or rounding.BYTE
         self._none_N = np.empty(0, dtype=np.float32)
         self._buffers = self._build_buffers(1)
         self._num_rows = 1
@@ -138,10 +139,13 @@ class Decoder:
         return _Buffers(
             turns.counters(self._num_layers * decode_step.PHASES_A_LAYER + 2),
             np.stack([turns.counters(num_rows) for _ in range(self._num_layers)]),
-            tuple(_rows(num_rows, width) for width in (hidden, attended, num_gate // 2)),
+            tuple(
+                _rows(num_rows, width, self._rows_type)
+                for width in (hidden, attended, num_gate // 2)
+            ),
             tuple(np.empty((num_rows, size), dtype=np.float32) for size in sizes),  # type: ignore[arg-type]
             np.ones(num_rows, dtype=np.float32),
-            byte_products.tiles(num_rows),
+            products.tiles(num_rows, self._rows_type),
         )
 
 
@@ -149,10 +153,17 @@ def _projections(layers: Items[Layer]) -> list[Projection]:
     return [p for layer in layers for p in (layer.qkv, layer.out, layer.gate, layer.down)]
 
 
-def _rows(num_rows: int, width: int) -> Arrays:
+def build_rows(num_rows: int, width: int, rows_type: type) -> np.ndarray:
+    """Return room for rows as products multiply them; those of halves end with zeros."""
+    if rows_type is rounding.HALF:
+        return np.zeros((num_rows, half_blocks.padded(width)), dtype=rows_type)
+    return np.empty((num_rows, width), dtype=rows_type)
+
+
+def _rows(num_rows: int, width: int, rows_type: type) -> Arrays:
     return (
         np.empty((num_rows, width), dtype=np.float32),
-        np.empty((num_rows, width), dtype=np.uint8),
+        build_rows(num_rows, width, rows_type),
         np.empty(num_rows, dtype=np.float32),
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from loraland_engine import half_blocks, tile_registers
 from loraland_engine.half_blocks import OUTS
-from loraland_engine.native import carray, compiled, pointer_like
+from loraland_engine.native import carray, compiled, pointer_like, spread
 
 _ROWS = tile_registers.LINES
 _SQUARE_ROWS = 2 * _ROWS
@@ -128,3 +128,23 @@ def multiply_by_lanes(rows_TD, weights, num_blocks, to, stride):
             else:
                 half_blocks.multiply_1(row, width, at, place, stride)
                 t += 1
+
+
+@compiled
+def _multiply_share(begin_, end_, num_items, rows_TD, described, address, bias_N, y_TN):
+    num_blocks = (y_TN.shape[1] + OUTS - 1) // OUTS
+    scratch = np.empty((rows_TD.shape[0], OUTS), dtype=np.float32)
+    if described.shape[0]:
+        tile_registers.configure(described.ctypes.data)
+    first, last = begin_ * num_blocks // num_items, end_ * num_blocks // num_items
+    multiply_blocks(rows_TD, described, address, first, last, bias_N, y_TN, scratch.ctypes.data)
+    if described.shape[0]:
+        tile_registers.release()
+
+
+@compiled
+def multiply(threads, rows_TD, described, address, bias_N, y_TN):
+    """Write all outputs."""
+    num_items = threads[2]
+    share = (num_items, rows_TD, described, address, bias_N, y_TN)
+    spread(threads, num_items, _multiply_share, share)

@@ -12,9 +12,10 @@ from loraland_models.int8 import Int8Linear, Int8Product, quantize_weight
 from torch import Tensor, nn
 from torch.nn import functional
 
-from loraland_engine import byte_blocks
+from loraland_engine import byte_blocks, half_blocks, rounding
 from loraland_engine.byte_blocks import Memory
 from loraland_engine.byte_weights import ByteWeights
+from loraland_engine.half_weights import HalfWeights
 from loraland_engine.lora import LoraAdapter, LoraWeights
 
 JOINABLE = (torch.float32, torch.bfloat16, torch.float16)
@@ -65,30 +66,42 @@ class Projection:
         self.bias_N = _join_biases(parts, sizes)
         self.table_SP4 = np.zeros((num_slots, len(parts), 4), dtype=np.int64)
         self.is_int8 = isinstance(parts[0], Int8Linear)
-        self.weight_ND = _join(parts, "weight")
-        self.packed: ByteWeights | None = None
+        weight_ND = _join(parts, "weight")
+        self.packed: ByteWeights | HalfWeights | None = None
         self._outputs = outputs or _Fresh()
         self._product: Int8Product | None = None
         if self.is_int8:
             scale_N = _join(parts, "scale_N").float()
             if byte_blocks.is_supported(self.num_in):
-                self.packed = ByteWeights(self.weight_ND, scale_N, memory)
+                self.packed = ByteWeights(weight_ND, scale_N, memory)
             else:
-                self._product = Int8Product(self.weight_ND, scale_N)
+                self._product = Int8Product(weight_ND, scale_N)
+        elif packs_halves(weight_ND):
+            self.packed = HalfWeights(weight_ND, memory)
+        # What is packed may be freed elsewhere.
+        self._weight_ND = None if self.packed is not None else weight_ND
+
+    @property
+    def rows_type(self) -> type | None:
+        """What rows are to be rounded to, if to anything."""
+        if isinstance(self.packed, HalfWeights):
+            return rounding.HALF
+        return rounding.BYTE if self.is_int8 else None
 
     @property
     def shape(self) -> tuple[int, int]:
         """The joined outs, and what is in."""
-        return self.weight_ND.shape[0], self.num_in
+        return int(self.start_P[-1]), self.num_in
 
     def multiply(self, x_TD: Tensor, rows_TD: Tensor) -> Tensor:
-        """Return float32 [T, N] of the float rows or, over int8, of the quantized ones, unscaled."""
+        """Return float32 [T, N] of the float rows or, where they were rounded, of those, unscaled."""
         if self.packed is not None:
             y_TN = self._outputs.take(rows_TD.shape[0], self.packed.num_out)
             return self.packed.multiply(rows_TD, y_TN)
         if self._product is not None:
             return self._product.multiply(rows_TD)
-        return functional.linear(x_TD.to(self.weight_ND.dtype), self.weight_ND).float()
+        assert self._weight_ND is not None, self.names
+        return functional.linear(x_TD.to(self._weight_ND.dtype), self._weight_ND).float()
 
     def set_adapter(self, slot: int, adapter: LoraAdapter | None) -> None:
         """Note where a slot's weights lie; the adapter must stay alive while the slot is used."""
@@ -107,13 +120,20 @@ class Projection:
 
 def packed_memory(model: nn.Module) -> Memory:
     """Return room for the packed weights of all the model's linears."""
-    return Memory(
-        sum(
-            byte_blocks.packed_bytes(m.out_features, m.in_features)
-            for m in model.modules()
-            if isinstance(m, Int8Linear) and byte_blocks.is_supported(m.in_features)
-        )
-    )
+    return Memory(sum(_blocks_bytes(module) for module in model.modules()))
+
+
+def packs_halves(weight_ND: Tensor) -> bool:
+    """Whether a float linear is multiplied from packed blocks."""
+    return weight_ND.dtype is torch.bfloat16 and half_blocks.is_supported()
+
+
+def _blocks_bytes(module: nn.Module) -> int:
+    if isinstance(module, Int8Linear) and byte_blocks.is_supported(module.in_features):
+        return byte_blocks.packed_bytes(module.out_features, module.in_features)
+    if isinstance(module, nn.Linear) and packs_halves(module.weight):
+        return half_blocks.packed_bytes(module.out_features, module.in_features)
+    return 0
 
 
 def pack_adapter(adapter: LoraAdapter, *, is_int8: bool) -> LoraAdapter:

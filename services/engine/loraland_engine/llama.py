@@ -23,6 +23,7 @@ from loraland_engine import (
     native,
     prompt_attention,
     prompt_lora,
+    rounding,
     row_kernels,
     tile_attention,
     tile_lora,
@@ -80,14 +81,19 @@ def _is_joinable(linear: nn.Module) -> bool:
 
 
 class _Rows:
-    """One linear's input for T rows, as floats and, over int8, as bytes with a scale each."""
+    """One linear's input for T rows, as floats and as what a product multiplies.
 
-    def __init__(self, num_rows: int, width: int, *, is_int8: bool) -> None:
+    That is bytes with a scale each over int8, halves over packed bfloat16, and else nothing.
+    """
+
+    def __init__(self, num_rows: int, width: int, rows_type: type | None) -> None:
         self.x = torch.empty(num_rows, width)
-        self.rows = torch.empty((num_rows if is_int8 else 1, width), dtype=torch.uint8)
+        rows = decoder.build_rows(num_rows if rows_type else 1, width, rows_type or rounding.BYTE)
+        # torch does little with unsigned halves.
+        self.rows = torch.from_numpy(rows.view(np.int16) if rows_type is rounding.HALF else rows)
         # Over float linears a product is already what it should be.
         self.scale = torch.ones(num_rows)
-        self.arrays = (self.x.numpy(), self.rows.numpy(), self.scale.numpy())
+        self.arrays = (self.x.numpy(), rows, self.scale.numpy())
 
 
 class FusedLlama:
@@ -119,6 +125,8 @@ class FusedLlama:
             self._build_layer(model, i, norm, memory, outputs) for i, norm in enumerate(after)
         ]
         self._head = Projection(model, ("lm_head",), num_slots=0, memory=memory)
+        self._rows_type = self._head.rows_type
+        self._rounds = self._rows_type is not None
         self.decoder = (
             self._build_decoder() if decoder.is_supported(self._layers, self._head) else None
         )
@@ -198,7 +206,7 @@ class FusedLlama:
         gated = self._rows(residual, first.down.num_in)
         row_kernels.norm_rows(
             self._threads, residual.numpy(), self._first_norm_D, self._epsilon,
-            *hidden.arrays, self.is_int8,
+            *hidden.arrays, self._rounds,
         )  # fmt: skip
         for layer in self._layers:
             self._attend(layer, step, rounds, hidden, attended)
@@ -208,7 +216,7 @@ class FusedLlama:
             )  # fmt: skip
             y = layer.gate.multiply(hidden.x, hidden.rows)
             row_kernels.finish_gate(
-                *self._finished(layer.gate, y, hidden, step), *gated.arrays, self.is_int8
+                *self._finished(layer.gate, y, hidden, step), *gated.arrays, self._rounds
             )
             self._finish(
                 layer.down, layer.norm_after_D, step,
@@ -225,7 +233,7 @@ class FusedLlama:
         return min(tile_lora.TILE_ROWS, max(share, prompt_lora.TILE_ROWS))
 
     def _rows(self, residual: Tensor, width: int) -> _Rows:
-        return _Rows(residual.shape[0], width, is_int8=self.is_int8)
+        return _Rows(residual.shape[0], width, self._rows_type)
 
     def _attend(
         self,
@@ -253,7 +261,7 @@ class FusedLlama:
             )  # fmt: skip
         row_kernels.attend_rows(
             self._threads, y.numpy(), step.num_decoding, layer.keys_SGLE, layer.values_SGLE,
-            step.kv_slot_T, step.position_T, self._scaling, *attended.arrays, self.is_int8,
+            step.kv_slot_T, step.position_T, self._scaling, *attended.arrays, self._rounds,
         )  # fmt: skip
 
     def _finish(
@@ -270,7 +278,7 @@ class FusedLlama:
         y = projection.multiply(given.x, given.rows)
         row_kernels.finish_residual(
             *self._finished(projection, y, given, step),
-            residual.numpy(), norm_D, self._epsilon, *hidden.arrays, self.is_int8,
+            residual.numpy(), norm_D, self._epsilon, *hidden.arrays, self._rounds,
         )  # fmt: skip
 
     def _finished(
@@ -283,7 +291,7 @@ class FusedLlama:
         )  # fmt: skip
 
     def _logits(self, hidden: _Rows, wanted: list[int]) -> Tensor:
-        rows = hidden.rows[wanted] if self.is_int8 else hidden.rows
+        rows = hidden.rows[wanted] if self._rounds else hidden.rows
         logits = self._head.multiply(hidden.x[wanted], rows)
         return logits.mul_(hidden.scale[wanted, None]) if self.is_int8 else logits
 

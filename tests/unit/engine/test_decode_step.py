@@ -12,6 +12,7 @@ from loraland_engine import (
     byte_products,
     decode_step,
     decoder,
+    half_blocks,
     native,
     tile_registers,
     turns,
@@ -24,6 +25,14 @@ from loraland_models import int8
 needs_byte_products = pytest.mark.skipif(
     not byte_blocks.is_supported(byte_blocks.WIDTH), reason="the processor has no AVX-512 VNNI"
 )
+
+needs_half_products = pytest.mark.skipif(
+    not half_blocks.is_supported(), reason="the processor has neither AMX nor AVX512 bf16"
+)
+PRECISIONS = [
+    pytest.param("int8", marks=needs_byte_products),
+    pytest.param("bf16", marks=needs_half_products),
+]
 
 
 @needs_byte_products
@@ -93,12 +102,15 @@ class Answers:
     tokens: list[list[int]]
 
 
-def answer(num_requests: int, *, num_threads: int = 2) -> Answers:
-    """Run greedy requests over an int8 model; keep each step's logits in the order of requests."""
+def answer(num_requests: int, *, precision: str = "int8", num_threads: int = 2) -> Answers:
+    """Run greedy requests over a packed model; keep each step's logits in the order of requests."""
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     model = tiny_models.build_llama()
-    int8.quantize_linears(model, {})
+    if precision == "int8":
+        int8.quantize_linears(model, {})
+    else:
+        model = model.to(torch.bfloat16)
     config = EngineConfig(max_running=32, context_tokens=64, kv_memory_bytes=1 << 24)
     engine = Engine(model, tiny_models.ByteTokenizer(), config)
     found = Answers([], [[] for _ in range(num_requests)])
@@ -120,16 +132,16 @@ def answer(num_requests: int, *, num_threads: int = 2) -> Answers:
     return found
 
 
-@needs_byte_products
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("num_requests", [1, 3, 17])
 def test_step_is_what_product_by_product_computes(
-    num_requests: int, monkeypatch: pytest.MonkeyPatch
+    num_requests: int, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same tokens, and logits within a hundredth of the largest: a value at a rounding step."""
-    found = answer(num_requests)
+    found = answer(num_requests, precision=precision)
 
     monkeypatch.setattr(decoder, "is_supported", lambda *_: False)
-    expected = answer(num_requests)
+    expected = answer(num_requests, precision=precision)
     largest = float(torch.cat(expected.logits).abs().max())
     worst = max(
         float((a - b).abs().max()) for a, b in zip(found.logits, expected.logits, strict=True)
@@ -151,12 +163,25 @@ def test_step_is_the_same_without_tiles(monkeypatch: pytest.MonkeyPatch) -> None
     assert all(torch.equal(a, b) for a, b in zip(found.logits, expected.logits, strict=True))
 
 
-@needs_byte_products
-def test_row_does_not_depend_on_batch_or_threads() -> None:
-    """The very same numbers for a request alone on one thread and beside others on two."""
-    alone = answer(1, num_threads=1)
+@needs_half_products
+@pytest.mark.parametrize("num_requests", [1, 17])
+def test_packed_halves_are_what_torch_multiplies(
+    num_requests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first logits of each are as far apart as rounding sums to bfloat16 moves them."""
+    found = answer(num_requests, precision="bf16").logits[0]
 
-    together = answer(17)
+    monkeypatch.setattr(half_blocks, "is_supported", lambda: False)
+    expected = answer(num_requests, precision="bf16").logits[0]
+    assert float((found - expected).abs().max()) < 0.03 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_row_does_not_depend_on_batch_or_threads(precision: str) -> None:
+    """The very same numbers for a request alone on one thread and beside others on two."""
+    alone = answer(1, precision=precision, num_threads=1)
+
+    together = answer(17, precision=precision)
 
     for own, shared in zip(alone.logits[1:], together.logits[1:], strict=True):
         assert torch.equal(own[0], shared[0])
