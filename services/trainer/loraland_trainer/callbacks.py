@@ -5,7 +5,7 @@ import math
 import time
 from typing import Any
 
-from loraland_core.errors import InvalidInput, Unavailable
+from loraland_core.errors import InvalidInput
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from loraland_trainer import group
@@ -40,19 +40,15 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
         due = state.global_step % self._every_steps == 0 and state.global_step < state.max_steps
         if (due or is_over) and group.rank() == 0:
-            self._save(state, given)
-
-    def _save(self, state: TrainerState, given: dict[str, Any]) -> None:
-        try:
             self._checkpoints.save(
                 model=given["model"],
                 optimizer=given["optimizer"],
                 scheduler=given["lr_scheduler"],
                 state=state,
             )
-        except Unavailable as error:
-            # Steps that may have to be done again are better than none done.
-            log.warning("no checkpoint of step %d: %s", state.global_step, error)
+        if is_over:
+            # The pod's grace period is for this.
+            self._checkpoints.wait()
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]

@@ -2,7 +2,8 @@
 
 A checkpoint holds the adapter, the state of optimizer, schedule and random generators, and
 Transformers' record of the run. A retried pod takes the newest whole one, so that at most the steps
-since then are done again. Nothing in the store is pickled; the ``.pt`` files that Transformers reads
+since then are done again. A checkpoint is written to the pod's disk between two steps, and uploaded
+while the next ones run. Nothing in the store is pickled; the ``.pt`` files that Transformers reads
 on resuming are written locally, a moment before, from safetensors and JSON.
 """
 
@@ -10,7 +11,6 @@ import json
 import logging
 import random
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from loraland_core.store import Store
 from loraland_models import revisions
 
 from loraland_trainer import statefile
+from loraland_trainer.background import Background
 
 log = logging.getLogger(__name__)
 TRAINER_STATE_FILE = "trainer_state.json"
@@ -37,31 +38,45 @@ class Checkpoints:
         self._job_uid = job_uid
         self._keep_last = keep_last
         self._work_dir = work_dir
+        self._background = Background(self._keep, drop=self._drop)
 
     @property
     def _prefix(self) -> str:
         return f"{artifacts.job_prefix(self._job_uid)}checkpoints/"
 
     def save(self, *, model: Any, optimizer: Any, scheduler: Any, state: Any) -> None:
-        """Write a checkpoint of the step that ``state`` is at, then drop those too many."""
+        """Write a checkpoint of the step that ``state`` is at, to be uploaded in the background."""
         step = int(state.global_step)
-        self._work_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._work_dir) as name:
-            folder = Path(name)
-            model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-            statefile.write_state(
-                {
-                    "optimizer": optimizer.state_dict(),
-                    "scheduler": scheduler.state_dict(),
-                    "random": random_state(),
-                },
-                folder,
-            )
-            state.save_to_json(str(folder / TRAINER_STATE_FILE))
+        folder = self._work_dir / f"step-{step}"
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+        statefile.write_state(
+            {
+                "optimizer": optimizer.state_dict(),
+                "scheduler": scheduler.state_dict(),
+                "random": random_state(),
+            },
+            folder,
+        )
+        state.save_to_json(str(folder / TRAINER_STATE_FILE))
+        self._background.put(step, folder)
+
+    def wait(self) -> None:
+        """Wait until what was saved is in the artifact store, or known not to get there."""
+        self._background.wait()
+
+    def _keep(self, step: int, folder: Path) -> None:
+        """Upload a checkpoint, then drop those too many."""
+        try:
             self._upload(folder, step)
-        log.info("checkpoint of step %d is in the artifact store", step)
-        for old in self._complete_steps()[: -self._keep_last]:
-            self._store.delete_prefix(artifacts.checkpoint_prefix(self._job_uid, old))
+            log.info("checkpoint of step %d is in the artifact store", step)
+            for old in self._complete_steps()[: -self._keep_last]:
+                self._store.delete_prefix(artifacts.checkpoint_prefix(self._job_uid, old))
+        # Steps that may have to be done again are better than none done.
+        except Exception as error:
+            log.warning("no checkpoint of step %d: %s", step, error)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _upload(self, folder: Path, step: int) -> None:
         prefix = artifacts.checkpoint_prefix(self._job_uid, step)
@@ -104,8 +119,13 @@ class Checkpoints:
         log.info("resuming from the checkpoint of step %d", step)
         return folder
 
+    def _drop(self, step: int, folder: Path) -> None:
+        log.info("checkpoint of step %d is not uploaded: a newer one is there already", step)
+        shutil.rmtree(folder, ignore_errors=True)
+
     def delete_all(self) -> None:
         """Drop every checkpoint, once the result is there; what stays is swept by the operator."""
+        self.wait()
         try:
             self._store.delete_prefix(self._prefix)
         except Unavailable as error:

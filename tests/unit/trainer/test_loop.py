@@ -66,6 +66,7 @@ def train(
 ) -> Any:
     """Run six steps, with dropout so that the random generators matter."""
     board = board or Board()
+    checkpoints = Checkpoints(store or FakeStore(), "uid", keep_last=1, work_dir=folder / "c")
     transformers.set_seed(3)
     tuned = model.attach_adapter(
         tiny_models.build_llama(), LoraSpec(rank=4, alpha=8, dropout="0.3")
@@ -81,10 +82,11 @@ def train(
         pad_token_id=PAD,
         work_dir=folder,
         board=board,
-        checkpoints=Checkpoints(store or FakeStore(), "uid", keep_last=1, work_dir=folder / "c"),
+        checkpoints=checkpoints,
         checkpoint_every_steps=2,
         terminator=StopAt(board, stop_at),
     )
+    checkpoints.wait()
     return outcome, {n: p.clone() for n, p in tuned.named_parameters() if p.requires_grad}
 
 
