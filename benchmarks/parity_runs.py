@@ -54,7 +54,7 @@ class Recorder:
         def record(chunks: Any) -> Any:
             found = run(chunks)
             for request_id, rows in found.items():
-                self._logits.setdefault(request_id, []).append(rows[-1].float())
+                self._logits.setdefault(request_id, []).append(rows[-1].float().clone())
             return found
 
         self._engine._runner.run = record  # type: ignore[method-assign]

@@ -44,16 +44,24 @@ class Answers:
         """Return the ids of a request's sequences that have not ended."""
         return list(self._live.get(owner_id, ()))
 
-    def advance(self, chunks: list[Chunk], logits: dict[str, Tensor]) -> list[Output]:
-        """Return what the step adds; an output with a finish reason is its sequence's last."""
+    def advance(
+        self, chunks: list[Chunk], logits: dict[str, Tensor], likeliest: dict[str, int]
+    ) -> list[Output]:
+        """Return what the step adds; an output with a finish reason is its sequence's last.
+
+        ``likeliest`` has the likeliest token where it is known, by request.
+        """
         scoring.score([c for c in chunks if c.sequence.score_from is not None], logits)
         outputs = []
-        sampled = []
+        sampled: list[Sequence] = []
         for chunk in chunks:
             sequence = chunk.sequence
             sequence.num_computed = chunk.end
             if chunk.is_last and sequence.score_from is not None:
                 outputs.append(self.end(sequence, FinishReason.STOP))
+            elif chunk.is_last and sequence.takes_likeliest and sequence.request_id in likeliest:
+                choice = TokenLogprob(likeliest[sequence.request_id])
+                outputs.append(self._gain(sequence, choice))
             elif chunk.is_last:
                 sampled.append(sequence)
         if sampled:

@@ -13,8 +13,16 @@ size, G key/value heads, K kinds of phases.
 
 import numpy as np
 
-from loraland_engine import byte_blocks, byte_products, products, rounding, row_kernels, turns
-from loraland_engine.native import compiled, cycles, spread
+from loraland_engine import (
+    byte_blocks,
+    byte_products,
+    head_choice,
+    products,
+    rounding,
+    row_kernels,
+    turns,
+)
+from loraland_engine.native import compiled, cycles, fetch, spread
 
 KINDS = (
     "norm", "multiply_qkv", "finish_qkv", "attend", "multiply_out", "finish_out", "multiply_gate",
@@ -24,6 +32,8 @@ PHASES_A_LAYER = 9
 # Enough for one thread to take more than another, few enough for taking to cost little.
 _ITEMS_A_THREAD = 4
 _OUTS = byte_blocks.OUTS
+# Few enough for their logits to stay in the nearest cache.
+HEAD_BLOCKS = 32
 
 
 @compiled
@@ -46,6 +56,27 @@ def multiply(counters, phase, num_threads, described, given, weights, y_TN):
         turns.done(counters, phase)
         item = turns.take(counters, phase)
     turns.wait(counters, phase, num_items)
+
+
+@compiled
+def multiply_head(counters, phase, described, given, weights, logits_TV, best_IT2):
+    """Multiply with the output head's, and note the likeliest tokens of each item."""
+    _, rows_TD, scale_T = given
+    address, shift_N, scale_N, bias_N = weights
+    num_out = logits_TV.shape[1]
+    sums = byte_products.build_sums(rows_TD.shape[0])
+    item = turns.take(counters, phase)
+    while item < best_IT2.shape[0]:
+        first = item * HEAD_BLOCKS
+        last = min((num_out + _OUTS - 1) // _OUTS, first + HEAD_BLOCKS)
+        products.multiply_blocks(
+            rows_TD, scale_T, described, address, (first, last), (shift_N, scale_N, bias_N),
+            logits_TV, sums,
+        )  # fmt: skip
+        head_choice.note(logits_TV, first * _OUTS, min(num_out, last * _OUTS), best_IT2[item])
+        turns.done(counters, phase)
+        item = turns.take(counters, phase)
+    turns.wait(counters, phase, best_IT2.shape[0])
 
 
 @compiled
@@ -111,9 +142,9 @@ def attend(
             keys, values = keys_SGLE[kv_slot_T[t], g], values_SGLE[kv_slot_T[t], g]
             # Values come from memory while the scores are computed, and the next head's keys.
             num_bytes = (position_T[t] + 1) * head_size * keys.itemsize
-            row_kernels.fetch(values.ctypes.data, num_bytes)
+            fetch(values.ctypes.data, num_bytes)
             if g + 1 < num_kv:
-                row_kernels.fetch(keys_SGLE[kv_slot_T[t], g + 1].ctypes.data, num_bytes)
+                fetch(keys_SGLE[kv_slot_T[t], g + 1].ctypes.data, num_bytes)
             for head in range(g * group, (g + 1) * group):
                 columns = slice(head * head_size, (head + 1) * head_size)
                 row_kernels.attend_head(
@@ -181,7 +212,7 @@ def _decode(
     first_D, before_mlp_YD, after_YD, attention_Y2E, epsilon = norms
     cos_LE, sin_LE, scaling = rope
     residual_TD, hidden, attended, gated = rows
-    qkv_TN, sum_TN, gate_TN, logits_TV = outs
+    qkv_TN, sum_TN, gate_TN, logits_TV, best_IT2 = outs
     none_N = batch[1]
     at = cycles()
     byte_products.begin(described)
@@ -221,27 +252,16 @@ def _decode(
         at = note(spent_K, 9, thread, at)
         phase += PHASES_A_LAYER
     head_weights = (head[0], head[1], head[2], none_N)
-    multiply(counters, phase, num_threads, described, hidden, head_weights, logits_TV)
+    multiply_head(counters, phase, described, hidden, head_weights, logits_TV, best_IT2)
     note(spent_K, 10, thread, at)
     byte_products.end(described)
 
 
 @compiled
 def decode(
-    threads,
-    counters,
-    heads,
-    described,
-    projections,
-    head,
-    norms,
-    rope,
-    kv_Y2SGLE,
-    batch,
-    rows,
-    outs,
-    spent_K,
-):
+    threads, counters, heads, described, projections, head, norms, rope, kv_Y2SGLE, batch, rows,
+    outs, spent_K,
+):  # fmt: skip
     """Take the rows from their embeddings in ``rows`` to the logits in ``outs``."""
     share = (
         threads[2], counters, heads, described, projections, head, norms, rope, kv_Y2SGLE, batch,

@@ -14,7 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loraland_engine import decode_step, half_blocks, products, rounding, turns
+from loraland_engine import (
+    byte_blocks,
+    decode_step,
+    half_blocks,
+    head_choice,
+    products,
+    rounding,
+    turns,
+)
 from loraland_engine.kv_memory import as_array
 from loraland_engine.linear import Projection
 from loraland_engine.native import Threads
@@ -65,6 +73,8 @@ class _Buffers:
     one_T: np.ndarray
     # How tile registers are set up, if at all.
     described: np.ndarray
+    logits_TV: np.ndarray
+    best_IT2: np.ndarray
 
 
 def is_supported(layers: Items[Layer], head: Projection) -> bool:
@@ -113,15 +123,18 @@ class Decoder:
         # Processor cycles by kind of phase, since the start.
         self.spent_K = np.zeros(len(decode_step.KINDS), dtype=np.int64)
 
-    def run(self, threads: Threads, step: Step, residual_TD: Tensor) -> Tensor:
-        """Return every row's logits; the rows come as their embeddings, and are used up."""
+    def run(self, threads: Threads, step: Step, residual_TD: Tensor) -> tuple[Tensor, list[int]]:
+        """Return every row's logits, good until the next step, and its likeliest token.
+
+        The rows come as their embeddings, and are used up.
+        """
         num_rows = residual_TD.shape[0]
         if num_rows != self._num_rows:
             self._buffers, self._num_rows = self._build_buffers(num_rows), num_rows
         buffers = self._buffers
         buffers.counters.fill(0)
         buffers.heads.fill(0)
-        logits = torch.empty(num_rows, self._vocabulary_size)
+        buffers.best_IT2.fill(head_choice.LEAST)
         batch = (
             buffers.one_T, self._none_N, step.tile_I2, step.slot_I, step.position_T,
             step.kv_slot_T, self._like,
@@ -129,13 +142,14 @@ class Decoder:
         decode_step.decode(
             threads, buffers.counters, buffers.heads, buffers.described, tuple(self._projections), self._head,
             self._norms, self._rope, self._kv_Y2SGLE, batch, (residual_TD.numpy(), *buffers.rows),
-            (*buffers.outs, logits.numpy()), self.spent_K,
+            (*buffers.outs, buffers.logits_TV, buffers.best_IT2), self.spent_K,
         )  # fmt: skip
-        return logits
+        return torch.from_numpy(buffers.logits_TV), head_choice.choose(buffers.best_IT2)
 
     def _build_buffers(self, num_rows: int) -> _Buffers:
         (num_qkv, hidden), (_, attended), (num_gate, _) = self._sizes
         sizes = (num_qkv, hidden, num_gate)
+        num_items = -(-self._vocabulary_size // (decode_step.HEAD_BLOCKS * byte_blocks.OUTS))
         return _Buffers(
             turns.counters(self._num_layers * decode_step.PHASES_A_LAYER + 2),
             np.stack([turns.counters(num_rows) for _ in range(self._num_layers)]),
@@ -146,6 +160,8 @@ class Decoder:
             tuple(np.empty((num_rows, size), dtype=np.float32) for size in sizes),  # type: ignore[arg-type]
             np.ones(num_rows, dtype=np.float32),
             products.tiles(num_rows, self._rows_type),
+            np.empty((num_rows, self._vocabulary_size), dtype=np.float32),
+            head_choice.build(num_items, num_rows),
         )
 
 

@@ -255,7 +255,7 @@ class Engine:
             self._prefix_store.restore(chunks)
             logits = self._runner.run(chunks)
             self._prefix_store.keep(chunks)
-            gained = self._answers.advance(chunks, logits)
+            gained = self._answers.advance(chunks, logits, self._runner.likeliest)
             ended = [c.sequence for c in chunks if c.sequence.has_ended]
             for sequence in ended:
                 self._scheduler.remove(sequence)

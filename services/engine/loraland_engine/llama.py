@@ -106,6 +106,7 @@ class FusedLlama:
         self._kv = kv
         self._embedding: nn.Embedding = model.get_input_embeddings()
         body = model.model
+        self.likeliest: list[int] = []
         self.is_int8 = isinstance(model.lm_head, Int8Linear)
         # What is rounded anyway may be multiplied in tiles of halves.
         self._has_tiles = tile_lora.IS_SUPPORTED and kv_dtype(model) is torch.bfloat16
@@ -185,7 +186,11 @@ class FusedLlama:
         )
 
     def run(self, chunks: list[Chunk], wanted: list[int]) -> Tensor:
-        """Return the logits of the wanted rows. Chunks of one token come first."""
+        """Return the logits of the wanted rows. Chunks of one token come first.
+
+        Afterwards ``likeliest`` has each row's likeliest token, or nothing if that is not known.
+        """
+        self.likeliest = []
         self._threads = native.torch_threads()
         self._note_adapters()
         step = _pack(
@@ -198,7 +203,7 @@ class FusedLlama:
         token_ids = [t for c in chunks for t in c.sequence.token_ids[c.start : c.end]]
         residual = self._embedding(torch.tensor(token_ids)).float()
         if self.decoder is not None and not len(step.strip_I4):
-            logits = self.decoder.run(self._threads, step, residual)
+            logits, self.likeliest = self.decoder.run(self._threads, step, residual)
             return logits if len(wanted) == len(token_ids) else logits[wanted]
         first = self._layers[0]
         hidden = self._rows(residual, residual.shape[1])

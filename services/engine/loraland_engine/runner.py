@@ -60,6 +60,7 @@ class Runner:
         )
         model.eval()
         self._factors = lora.find_factors(model)
+        self.likeliest: dict[str, int] = {}
         self._fused = llama.FusedLlama(model, slots=slots, kv=self.kv) if fuse else None
         self._attention_before: str = model.config._attn_implementation
         self._wrapped: dict[str, lora.LoraLinear] = {}
@@ -95,7 +96,10 @@ class Runner:
         self.model.set_attn_implementation(self._attention_before)
 
     def run(self, chunks: list[Chunk]) -> dict[str, Tensor]:
-        """Return, by request, the logits [N, V] of the positions that it wants."""
+        """Return, by request, the logits [N, V] of the positions that it wants.
+
+        Afterwards ``likeliest`` has the next token of requests for which it is known already.
+        """
         # Decoding tokens come first: attention answers them with one call.
         chunks = sorted(chunks, key=lambda c: c.num_tokens > 1)
         if self._fused is not None:
@@ -111,6 +115,10 @@ class Runner:
             first += chunk.num_tokens
         with torch.inference_mode():
             logits_NV = self._logits(chunks, wanted)
+        found = self._fused.likeliest if self._fused is not None else []
+        self.likeliest = {
+            c.sequence.request_id: token for c, token in zip(chunks, found, strict=bool(found))
+        }
         rows = torch.split(logits_NV, [count for _, count in owners]) if wanted else ()
         return {
             request_id: part

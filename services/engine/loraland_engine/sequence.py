@@ -204,6 +204,18 @@ class Sequence:
             self.constraint.accept(token_id)
 
     @property
+    def takes_likeliest(self) -> bool:
+        """Whether its next token is its logits' largest, and nobody asks for more of them."""
+        params = self.params
+        return not (
+            params.temperature > 0
+            or params.has_adjustments
+            or params.num_logprobs is not None
+            or self.constraint is not None
+            or self.score_from is not None
+        )
+
+    @property
     def num_output(self) -> int:
         """Tokens generated, or scored."""
         return len(self.token_ids) - (self.score_from or self.num_prompt)

@@ -1,7 +1,7 @@
 """The compiled step of decoding rows: its products, its sharing of work, and the step as a whole."""
 
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from loraland_engine import (
     decode_step,
     decoder,
     half_blocks,
+    head_choice,
     native,
     tile_registers,
     turns,
@@ -161,6 +162,51 @@ def test_step_is_the_same_without_tiles(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(byte_products, "tiles", lambda _: np.empty(0, dtype=np.uint8))
     expected = answer(17)
     assert all(torch.equal(a, b) for a, b in zip(found.logits, expected.logits, strict=True))
+
+
+@compiled
+def note_all(logits, best):  # type: ignore[no-untyped-def]
+    """Look at the columns by parts of 50."""
+    for item in range(best.shape[0]):
+        last = min(logits.shape[1], (item + 1) * 50)
+        head_choice.note(logits, item * 50, last, best[item])
+
+
+def test_likeliest_token_is_the_first_of_the_largest() -> None:
+    """As torch has it, for negative numbers, equal ones, and both zeros."""
+    random = np.random.default_rng(0)
+    logits = random.normal(-3, 2, (40, 220)).astype(np.float32).round(1)
+    logits[1], logits[2, ::2], logits[3, 7] = -5.5, -0.0, np.inf
+    best = head_choice.build(5, 40)
+    best.fill(head_choice.LEAST)
+
+    note_all(logits, best)
+
+    expected = torch.from_numpy(logits).argmax(dim=-1).tolist()
+    assert head_choice.choose(best) == expected
+
+
+@needs_byte_products
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_token_is_the_same_whoever_finds_it(penalty: float) -> None:
+    """A request that asks for log-probabilities as well gets the tokens of one that does not."""
+    params = SamplingParams(max_tokens=6, ignore_eos=True, repetition_penalty=penalty)
+
+    found = generate(params)
+
+    assert found == generate(replace(params, num_logprobs=2))
+
+
+def generate(params: SamplingParams) -> list[int]:
+    """Return what one request is answered."""
+    model = tiny_models.build_llama()
+    int8.quantize_linears(model, {})
+    engine = Engine(model, tiny_models.ByteTokenizer(), EngineConfig(kv_memory_bytes=1 << 24))
+    engine.submit("0", [65, 66, 67], params)
+    found: list[int] = []
+    while engine.has_work():
+        found += [token for output in engine.step() for token in output.token_ids]
+    return found
 
 
 @needs_half_products
