@@ -16,11 +16,13 @@ _VOLATILE = (
 )
 
 
-def normalized(text: str) -> str:
-    """Return the text without what no two runs share; columns are as wide as they happen to be."""
+def normalized(text: str, *, is_aligned: bool = False) -> str:
+    """Return the text without what no two runs share, and without what aligns it unless told so."""
     for pattern, replacement in _VOLATILE:
         text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
-    lines = [re.sub(r"(?<=\S) {2,}", "  ", line).rstrip() for line in text.splitlines()]
+    lines = [line.rstrip() for line in text.splitlines()]
+    if not is_aligned:
+        lines = [re.sub(r"(?<=\S) {2,}", "  ", line) for line in lines]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -22,9 +22,9 @@ class PlayedParties:
     redis: Any
     pod_ip: str
 
-    def start_pod(self, job: Object) -> str:
+    def start_pod(self, job: Object, *, name: str = "") -> str:
         """Play Job controller and kubelet: a pod of the Job runs."""
-        name = f"{job['metadata']['name']}-{next(_counter)}"
+        name = name or f"{job['metadata']['name']}-{next(_counter)}"
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",

@@ -90,6 +90,7 @@ def plan(job: FineTuneJob, observed: Observed, now: datetime) -> Plan:
         job.status, list(JobCondition), generation=job.metadata.generation, now=now
     )
     apply, phase, requeue_after_s = _decide(job, observed, draft)
+    draft.status.reason = _explain(phase, draft)
     if has_ended(draft.status) and job.spec.ttl_seconds_after_finished is not None:
         requeue_after_s = job.spec.ttl_seconds_after_finished + 1.0
     return Plan(
@@ -98,6 +99,24 @@ def plan(job: FineTuneJob, observed: Observed, now: datetime) -> Plan:
         notes=draft.notes() + running.notes(job.status, draft, observed.pods, observed.log_tail),
         requeue_after_s=requeue_after_s,
     )
+
+
+_EXPLAINED_BY = {
+    Phase.PENDING: JobCondition.RUNNING,
+    Phase.REJECTED: JobCondition.ACCEPTED,
+    Phase.SUSPENDED: JobCondition.SUSPENDED,
+    Phase.RUNNING: JobCondition.RUNNING,
+    Phase.PUBLISHING: JobCondition.UPLOADED,
+    Phase.SUCCEEDED: JobCondition.ADAPTER_PUBLISHED,
+    Phase.FAILED: JobCondition.SUCCEEDED,
+}
+
+
+def _explain(phase: Phase, draft: JobDraft) -> str:
+    """Return the one reason that tells most about the phase."""
+    if draft.find(JobCondition.ACCEPTED).status == "False" and phase is Phase.PENDING:
+        return draft.find(JobCondition.ACCEPTED).reason
+    return draft.find(_EXPLAINED_BY[phase]).reason
 
 
 Decision = tuple[tuple[Apply, ...], Phase, float | None]

@@ -36,7 +36,7 @@ def build_crds() -> list[dict[str, Any]]:
                 _column("Loss", ".status.progress.loss"),
                 _column("ETA", ".status.progress.etaSeconds", kind="integer", priority=1),
                 _column("Adapter", ".status.adapterRef.name"),
-                _column("Reason", '.status.conditions[?(@.type=="Succeeded")].reason', priority=1),
+                _column("Reason", ".status.reason", priority=1),
                 _column("Queue", ".spec.queueName", priority=1),
                 _column("Age", ".metadata.creationTimestamp", kind="date"),
             ],

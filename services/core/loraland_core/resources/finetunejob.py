@@ -383,6 +383,9 @@ class FineTuneJobStatus(Model):
         default=None, description="Generation of the spec that the status tells of."
     )
     phase: ShortText | None = Field(default=None, description="One word for the printer.")
+    reason: ShortText | None = Field(
+        default=None, description="The reason of that condition which explains the phase."
+    )
     conditions: Conditions = Field(default=[], description="What is the case, and why.")
     attempts: int | None = Field(default=None, description="How often pods were started.")
     progress: Progress | None = Field(default=None, description="How far the run is.")
