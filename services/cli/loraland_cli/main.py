@@ -140,6 +140,46 @@ def generate(  # noqa: PLR0917 (typer passes them by name)
 
 @app.command()
 @answering
+def train(  # noqa: PLR0917 (typer passes them by name)
+    job: Annotated[Path, typer.Argument(help="A FineTuneJob in YAML, as kubectl applies it.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="A folder, or s3://bucket/prefix.")
+    ] = "loraland-adapters",
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(help="Base models; LORALAND_CATALOGUE or the laptop's if not given."),
+    ] = None,
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLAIM=FOLDER", help="A folder for a PersistentVolumeClaim."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the summary to this file.")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Forget the result and the checkpoints of this job.")
+    ] = False,
+) -> None:
+    """Train a job's adapter in this process, without a cluster; ends with a pod's exit codes.
+
+    Interrupted, it saves a checkpoint; the same command goes on from there.
+    """
+    from loraland_cli import train as training  # noqa: PLC0415
+
+    training.run(
+        job,
+        training.Options(
+            output=output,
+            catalogue=catalogue,
+            volumes=tuple(volume or ()),
+            json_file=json_file,
+            again=again,
+        ),
+    )
+
+
+@app.command()
+@answering
 def sweep(
     remove: Annotated[
         bool, typer.Option("--remove", help="Remove it; without this it is only shown.")

@@ -57,6 +57,11 @@ class Settings:
     base_model: str = BASE_MODEL
 
 
+def build_catalogue() -> Object:
+    """Return the base models of the laptop."""
+    return _CATALOGUE
+
+
 def build_prerequisites(settings: Settings) -> list[Object]:
     """Return what has to be there before the deployments: definitions, accounts, configuration."""
     return [

@@ -4,6 +4,7 @@ A pod that is started again after its result was committed has nothing to do, an
 imports torch.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -15,8 +16,9 @@ from loraland_core.jobspec import ExitCode, JobSpec, TerminationMessage
 from loraland_core.store import Store
 from loraland_models import noise
 
-from loraland_trainer import progress
+from loraland_trainer import progress, redaction
 from loraland_trainer.config import Config
+from loraland_trainer.progress import Board
 from loraland_trainer.termination import Terminated, Terminator
 
 IMPORT = "import"
@@ -28,6 +30,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     try:
         config = Config.from_environment(os.environ)
         logs.configure(level=config.log_level, as_json=config.log_as_json)
+        redaction.install(os.environ)
     except InvalidInput as error:
         # A job's author may have set it, and trying again does not help.
         return report_failure(error, paths.termination_log())
@@ -86,24 +89,29 @@ def run_import(config: Config) -> int:
 def run(config: Config, *, terminator: Terminator) -> int:
     """Train the job's adapter unless its result is there already."""
     job = read_job(config.job_file)
-    store = Store(job.store)
-    try:
-        if store.exists(artifacts.result_key(job.uid)):
-            log.info("%s/%s has its result already; nothing to do", job.namespace, job.name)
-            return ExitCode.DONE
-        board = progress.Board()
-        # One of a node's processes speaks for all of them.
-        is_first = os.environ.get("LOCAL_RANK", "0") == "0"
-        port = config.port if is_first else 0
-        with progress.served(board, host=config.host, port=port):
-            log.info("job %s/%s on base model %s", job.namespace, job.name, job.spec.base_model)
-            # Imported here: takes seconds, and a pod without work should not wait for it.
-            from loraland_trainer.job import train_adapter  # noqa: PLC0415
-
-            train_adapter(job, config=config, store=store, board=board, terminator=terminator)
-    finally:
-        store.close()
+    board = progress.Board()
+    # One of a node's processes speaks for all of them.
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+    with (
+        contextlib.closing(Store(job.store)) as store,
+        progress.served(board, host=config.host, port=config.port if is_first else 0),
+    ):
+        train(job, config=config, store=store, board=board, terminator=terminator)
     return ExitCode.DONE
+
+
+def train(
+    job: JobSpec, *, config: Config, store: Store, board: Board, terminator: Terminator
+) -> None:
+    """Train, score and commit, into whichever store; without a pod as well."""
+    if store.exists(artifacts.result_key(job.uid)):
+        log.info("%s/%s has its result already; nothing to do", job.namespace, job.name)
+        return
+    log.info("job %s/%s on base model %s", job.namespace, job.name, job.spec.base_model)
+    # Imported here: takes seconds, and a pod without work should not wait for it.
+    from loraland_trainer.job import train_adapter  # noqa: PLC0415
+
+    train_adapter(job, config=config, store=store, board=board, terminator=terminator)
 
 
 def read_job(path: Path) -> JobSpec:
@@ -132,6 +140,8 @@ def report_failure(error: BaseException, termination_log: Path) -> int:
 
 
 def write_termination_message(message: TerminationMessage, path: Path) -> None:
+    redactor = redaction.Redactor(os.environ)
+    message = message.model_copy(update={"message": redactor.redact(message.message)})
     try:
         path.write_text(message.to_json())
     except OSError as error:

@@ -6,7 +6,7 @@ costs the training nothing.
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,7 +26,8 @@ _POLL_S = 0.1
 class Board:
     """The latest progress; written by one thread, read by any."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: Callable[[Progress], None] | None = None) -> None:
+        self._listener = listener
         self._progress = Progress()
         self._registry = CollectorRegistry()
         self._step = self._gauge("step", "Optimizer steps done.")
@@ -52,6 +53,8 @@ class Board:
     def update(self, **changes: Any) -> None:
         """Replace the named fields; readers see the whole change or none of it."""
         self._progress = progress = self._progress.model_copy(update=changes)
+        if self._listener is not None:
+            self._listener(progress)
         self._step.set(progress.step)
         self._total_steps.set(progress.total_steps)
         if progress.loss is not None:

@@ -22,6 +22,10 @@ class Terminator:
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.request()
+
+    def request(self) -> None:
+        """Ask for the end; raises at once unless something must be finished first."""
         self.requested = True
         if not self._deferring:
             raise Terminated
