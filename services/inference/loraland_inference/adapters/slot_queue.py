@@ -28,9 +28,11 @@ class SlotQueue:
                 # Whoever gives a reference back wakes us, so that no single wait tells the time.
                 if now_s() >= drain_s and self._turns[0] is turn:
                     self._start_drain()
+                # Whoever becomes first later than it came has waited some of the time already.
+                wait_s = max(drain_s - now_s(), 0.0) or DRAIN_AFTER_S
                 with suppress(TimeoutError):
                     # ``wait_for`` may lose a cancellation that comes together with the turn.
-                    async with asyncio.timeout(DRAIN_AFTER_S):
+                    async with asyncio.timeout(wait_s):
                         await turn.wait()
             yield
         finally:
