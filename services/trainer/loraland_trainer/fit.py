@@ -17,8 +17,8 @@ from loraland_trainer.packing import TokenRow
 
 log = logging.getLogger(__name__)
 # More tokens at once make nothing faster: matrix products are as large as they need to be.
-MOST_TOKENS_ON_CPU = 2048
-MOST_TOKENS_ON_GPU = 16384
+FAST_TOKENS_ON_CPU = 2048
+FAST_TOKENS_ON_GPU = 16384
 # What is kept for backward may take this share of the memory: backward itself needs some as well.
 MEMORY_SHARE = 0.5
 # By how much a packed row's loss may differ from the same row's alone, relative to it.
@@ -42,32 +42,36 @@ def count_parts(micro_steps: MicroSteps, examples: Sequence[Example], spec: Trai
     rows_a_process = spec.batch_size * spec.gradient_accumulation
     lengths = lengths_of(examples)
     longest = max(range(len(lengths)), key=lengths.__getitem__)
-    most_tokens = _most_tokens(micro_steps, examples[longest])
-    longest_rows = sorted(lengths, reverse=True)[:rows_a_process]
-    mean_rows = rows_a_process * sum(lengths) / len(lengths)
-    # A step is rarely all of the longest rows; should it not fit then, it is halved.
-    wanted = (sum(longest_rows) + mean_rows) / 2 / most_tokens
-    num_parts = 2 ** max(0, math.ceil(math.log2(max(wanted, 1e-9))))
+    mean_tokens = rows_a_process * sum(lengths) / len(lengths)
+    most_tokens = rows_a_process * lengths[longest]
+    if micro_steps.is_packed:
+        most_tokens = min(most_tokens, sum(sorted(lengths)[-rows_a_process:]))
+    is_on_gpu = micro_steps.device.startswith("cuda")
+    wanted = max(
+        mean_tokens / (FAST_TOKENS_ON_GPU if is_on_gpu else FAST_TOKENS_ON_CPU),
+        # The worst step must fit: a CPU's memory has no second try.
+        most_tokens / _fitting_tokens(micro_steps, examples[longest]),
+    )
+    num_parts = 2 ** max(0, math.ceil(math.log2(wanted)))
     num_parts = group.largest(min(num_parts, rows_a_process))
     log.info(
         "%d rows a step in %d micro-steps of about %d tokens",
         rows_a_process * group.size(),
         num_parts * group.size(),
-        mean_rows / num_parts,
+        mean_tokens / num_parts,
     )
     return num_parts
 
 
-def _most_tokens(micro_steps: MicroSteps, longest: Example) -> float:
-    device = micro_steps.device
-    most = MOST_TOKENS_ON_GPU if device.startswith("cuda") else MOST_TOKENS_ON_CPU
+def _fitting_tokens(micro_steps: MicroSteps, longest: Example) -> float:
+    """Return how many tokens the memory holds, at least one: measured with the longest row."""
     try:
         kept_bytes = micro_steps.kept_bytes_a_token(steps.token_row(longest))
     except (MemoryError, RuntimeError) as error:
         if not memory.is_exhausted(error):
             raise
         return 1
-    return min(most, MEMORY_SHARE * memory.available_bytes(device) / max(kept_bytes, 1))
+    return max(1, MEMORY_SHARE * memory.available_bytes(micro_steps.device) / max(kept_bytes, 1))
 
 
 @torch.no_grad()
