@@ -1,4 +1,4 @@
-"""The store in memory and the real one keep the same contract."""
+"""The store in memory, the one in a folder and the real one keep the same contract."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 from fake_store import FakeStore
 from loraland_core.errors import InvalidInput, NotFound
+from loraland_core.folder_store import FolderStore
 from loraland_core.store import Store
 
 
-@pytest.fixture(params=["real", "fake"])
-def any_store(request: pytest.FixtureRequest) -> Store:
-    opened: Store = request.getfixturevalue("store") if request.param == "real" else FakeStore()
-    return opened
+@pytest.fixture(params=["real", "fake", "folder"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "real":
+        opened: Store = request.getfixturevalue("store")
+        return opened
+    return FakeStore() if request.param == "fake" else FolderStore(tmp_path / "store")
 
 
 def test_objects_come_and_go(any_store: Store, local_file: Path, tmp_path: Path) -> None:
@@ -25,7 +28,9 @@ def test_objects_come_and_go(any_store: Store, local_file: Path, tmp_path: Path)
 
     assert listed == [("b/one", 7), ("b/two", 1)]
     assert sha256.startswith("d4735e3a")
+    assert any_store.key(any_store.uri("b/one")) == "b/one"
     assert any_store.delete_prefix("b/") == 2
+    assert any_store.delete_prefix("b/") == 0
     assert not any_store.exists("b/one")
 
 

@@ -270,6 +270,7 @@ def test_a_pod_finds_its_hub_by_the_environment(
     assert hub_server.TOKEN not in said
 
 
+@pytest.mark.slow
 def test_a_pod_says_which_data_set_is_gated(
     the_hub: Hub, store: Store, store_config: StoreConfig, tmp_path: Path
 ) -> None:
