@@ -159,7 +159,6 @@ def write_images(laptop: Laptop) -> None:
             "entrypoint": [sys.executable, "-m", f"loraland_{part}"],
             "env": {
                 "OMP_NUM_THREADS": "1",
-                "LORALAND_CACHE_DIR": str(laptop.directory / "cache"),
                 "LORALAND_ADAPTER_DIR": str(laptop.directory / "adapters"),
             },
         }
