@@ -16,7 +16,7 @@ from loraland_core import logs, names
 from loraland_core.errors import LoraLandError
 from loraland_core.store import Store
 
-from loraland_operator import cluster, config, handlers, metrics, registry, work
+from loraland_operator import cluster, config, handlers, metrics, registry, streams, work
 from loraland_operator.adapter import Adapters
 from loraland_operator.base_models import BaseModels
 from loraland_operator.cluster import Cluster
@@ -117,7 +117,12 @@ async def _lead(
             cluster=api, mirror=mirror, namespaces=settings.watch_namespaces, wake=queue.add
         )
         health["watch streams"] = lambda: resync.stalled
-        endless = {"fleets": fleets.run(), "resync": resync.run(), "lease": leadership.hold()}
+        endless = {
+            "fleets": fleets.run(),
+            "resync": resync.run(),
+            "lease": leadership.hold(),
+            "streams": streams.watch(),
+        }
         if settings.sweep != "off":
             endless["sweep"] = _sweep(settings, doors, leadership)
         background = [asyncio.create_task(run, name=name) for name, run in endless.items()]
