@@ -25,7 +25,7 @@ from loraland_models import revisions
 from loraland_models.sources import ResolvedModel
 from loraland_models.weights import Precision
 
-from loraland_trainer import card
+from loraland_trainer import card, journal
 from loraland_trainer.gate import Verdict
 from loraland_trainer.lengths import DataReport
 from loraland_trainer.loop import Outcome
@@ -69,7 +69,7 @@ def write_adapter(model: Any, directory: Path, *, job: JobSpec, prompt: PromptTe
 def write_attachments(
     directory: Path, *, job: JobSpec, base_model: ResolvedModel, report: Report
 ) -> None:
-    """Write metrics and model card beside the adapter; PEFT's empty card is replaced."""
+    """Write what was measured beside the adapter; PEFT's empty card is replaced."""
     outcome = report.outcome
     document = {
         "schemaVersion": artifacts.SCHEMA_VERSION,
@@ -84,6 +84,7 @@ def write_attachments(
         "trainSeconds": round(outcome.train_seconds, 1),
     }
     (directory / METRICS_FILE).write_text(json.dumps(document, indent=2) + "\n")
+    journal.write(outcome.history, directory)
     (directory / CARD_FILE).write_text(card.build_card(job, base_model, report))
 
 

@@ -30,6 +30,7 @@ from loraland_trainer import (
     loop,
     model,
     patience,
+    trackers,
 )
 from loraland_trainer.checkpoints import Checkpoints
 from loraland_trainer.config import Config
@@ -108,6 +109,7 @@ def _train_along(
 def prepare(job: JobSpec, config: Config, board: Board) -> Material:
     """Read rows, bring the base model here, and turn rows into examples."""
     spec = job.spec
+    trackers.integrations(spec.training.report_to)
     board.enter("loading-data")
     rows = dataset.load_rows(
         spec.dataset,

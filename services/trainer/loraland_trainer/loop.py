@@ -26,12 +26,14 @@ from loraland_trainer import (
     optimizer,
     packed_attention,
     steps,
+    trackers,
 )
 from loraland_trainer.adapter_trainer import AdapterTrainer
 from loraland_trainer.callbacks import Keeper, Reporter
 from loraland_trainer.checkpoints import Checkpoints
 from loraland_trainer.early_stopping import EarlyStopping
 from loraland_trainer.examples import Example
+from loraland_trainer.journal import Journal
 from loraland_trainer.microsteps import MicroSteps
 from loraland_trainer.progress import Board
 from loraland_trainer.termination import Terminator
@@ -50,6 +52,8 @@ class Outcome:
     losses: list[float]
     num_tokens: int
     train_seconds: float
+    # Transformers' record of the run, with what the journal adds.
+    history: list[dict[str, Any]]
 
     @property
     def final_loss(self) -> float | None:
@@ -100,7 +104,7 @@ def build_arguments(
         save_strategy="no",
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to="none",
+        report_to=trackers.integrations(spec.report_to) or "none",
         disable_tqdm=True,
     )
 
@@ -147,6 +151,7 @@ def train(
             ),
             callbacks=[
                 Reporter(board, collator),
+                Journal(board, lambda: collator.num_tokens),
                 *stopping,
                 Keeper(checkpoints, checkpoint_every_steps, terminator),
             ],
@@ -162,6 +167,7 @@ def train(
     return Outcome(
         total_steps=trainer.state.global_step,
         losses=[entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+        history=list(trainer.state.log_history),
         num_tokens=collator.num_tokens,
         train_seconds=time.monotonic() - started,
     )

@@ -42,6 +42,13 @@ class Board:
             "ends": self._gauge("completions_cut", "Training rows whose completion lost its end."),
         }
         self._tokens = self._gauge("tokens_per_second", "Tokens trained on, padding not counted.")
+        self._measures = {
+            "learning_rate": self._gauge("learning_rate", "Learning rate of the last step."),
+            "gradient_norm": self._gauge("gradient_norm", "Gradients' norm before clipping."),
+            "peak_memory_bytes": self._gauge(
+                "peak_memory_bytes", "Most memory taken so far: the GPU's where there is one."
+            ),
+        }
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"loraland_trainer_{name}", text, registry=self._registry)
@@ -75,6 +82,12 @@ class Board:
         }
         for name, number in numbers.items():
             self._rows[name].set(number)
+
+    def measure(self, **values: float | None) -> None:
+        """Set what only Prometheus is told; what is not known stays as it is."""
+        for name, value in values.items():
+            if value is not None:
+                self._measures[name].set(value)
 
     def enter(self, phase: str) -> None:
         """Say in the log and on the board what begins now."""
