@@ -22,6 +22,8 @@ from workload import Workload
 
 IMPORT_BYTES = psutil.Process().memory_info().rss
 ENGINE_MODULE = "loraland_inference.engine_process"
+# What a number of an adapter takes beside a base in this precision.
+_ITEM_BYTES = {"bf16": 2}
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,9 @@ def prepared(job: Job, load: Callable[[], Any]) -> Iterator[Subjects]:
 
 
 def _parts(job: Job, loaded: Any) -> Parts:
-    is_int8 = job.model.entry.serving.quantization == "int8"
-    adapter_bytes = footprint.adapter_bytes(job.folders, item_bytes=1 if is_int8 else 4)
+    serving = job.model.entry.serving
+    item_bytes = 1 if serving.quantization == "int8" else _ITEM_BYTES.get(serving.dtype, 4)
+    adapter_bytes = footprint.adapter_bytes(job.folders, item_bytes=item_bytes)
     return Parts(0, footprint.weight_bytes(loaded), adapter_bytes, 0)
 
 

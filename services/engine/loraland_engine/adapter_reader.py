@@ -22,7 +22,7 @@ class AdapterReader:
         # CPUs do small bfloat16 products several times slower than float32 ones.
         is_cpu = runner.device.type == "cpu"
         self._dtype = torch.float32 if is_cpu else runner.model.dtype
-        kind = "int8" if runner.packs_int8 else str(self._dtype).removeprefix("torch.")
+        kind = str(runner.adapter_dtype or self._dtype).removeprefix("torch.")
         # A packed file of another model's packing is of no use to this one.
         self.packing = f"{packed_file.VERSION}-{kind}"
 

@@ -94,6 +94,7 @@ class Decoder:
         epsilon: np.float32,
         rope: tuple[np.ndarray, np.ndarray, np.float32],
         kv_rows: Tensor,
+        like: np.ndarray,
     ) -> None:
         assert head.packed is not None
         # The kernel knows addresses only; the projections keep them good.
@@ -115,7 +116,8 @@ class Decoder:
         self._sizes = (layers[0].qkv.shape, layers[0].out.shape, layers[0].gate.shape)
         self._vocabulary_size = head.shape[0]
         self._num_layers = len(layers)
-        self._like = np.empty(0, dtype=np.int8 if head.is_int8 else np.float32)
+        # Adapters of decoding rows are not multiplied in tiles.
+        self._like = like[:0]
         self._rows_type = head.rows_type or rounding.BYTE
         self._none_N = np.empty(0, dtype=np.float32)
         self._buffers = self._build_buffers(1)

@@ -136,15 +136,15 @@ def _blocks_bytes(module: nn.Module) -> int:
     return 0
 
 
-def pack_adapter(adapter: LoraAdapter, *, is_int8: bool) -> LoraAdapter:
+def pack_adapter(adapter: LoraAdapter, dtype: torch.dtype) -> LoraAdapter:
     """Return the adapter as the compiled kernels read it: contiguous, one scale a rank.
 
-    Over int8 linears, the rows of A and B are quantized as well; both scales of a rank multiply the
-    same number.
+    A and B are as precise as the base: over int8 linears their rows are quantized as well; both scales
+    of a rank multiply the same number.
     """
-    memory = _Memory(sum(_packed_bytes(w, is_int8=is_int8) for w in adapter.weights.values()))
+    memory = _Memory(sum(_packed_bytes(w, dtype) for w in adapter.weights.values()))
     packed = {
-        name: LoraWeights(*(memory.put(tensor) for tensor in _pack(weights, is_int8=is_int8)))
+        name: LoraWeights(*(memory.put(tensor) for tensor in _pack(weights, dtype)))
         for name, weights in adapter.weights.items()
     }
     return replace(adapter, weights=packed)
@@ -171,19 +171,18 @@ def _aligned(num_bytes: int) -> int:
     return -(-num_bytes // _ALIGN_BYTES) * _ALIGN_BYTES
 
 
-def _packed_bytes(weights: LoraWeights, *, is_int8: bool) -> int:
+def _packed_bytes(weights: LoraWeights, dtype: torch.dtype) -> int:
     """Return what ``_pack`` returns takes in ``_Memory``."""
-    item_bytes = 1 if is_int8 else torch.float32.itemsize
     scale_bytes = weights.a_RD.shape[0] * torch.float32.itemsize
-    numbers = (weights.a_RD.numel() * item_bytes, weights.b_RO.numel() * item_bytes)
+    numbers = (weights.a_RD.numel() * dtype.itemsize, weights.b_RO.numel() * dtype.itemsize)
     return sum(map(_aligned, (*numbers, scale_bytes)))
 
 
-def _pack(weights: LoraWeights, *, is_int8: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _pack(weights: LoraWeights, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Return A, B, and the scale of each rank."""
     a, b = weights.a_RD.float().contiguous(), weights.b_RO.float().contiguous()
-    if not is_int8:
-        return a, b, torch.ones(a.shape[0])
+    if dtype is not torch.int8:
+        return a.to(dtype), b.to(dtype), torch.ones(a.shape[0])
     a, scale_a = quantize_weight(a)
     b, scale_b = quantize_weight(b)
     return a, b, scale_a * scale_b

@@ -30,7 +30,7 @@ from loraland_engine import (
 )
 from loraland_engine.byte_blocks import Memory
 from loraland_engine.kv_memory import KvMemory
-from loraland_engine.linear import JOINABLE, Outputs, Projection, packed_memory
+from loraland_engine.linear import JOINABLE, Outputs, Projection, packed_memory, packs_halves
 from loraland_engine.lora import AdapterSlots, LoraAdapter
 from loraland_engine.scheduler import Chunk
 
@@ -110,7 +110,9 @@ class FusedLlama:
         self.is_int8 = isinstance(model.lm_head, Int8Linear)
         # What is rounded anyway may be multiplied in tiles of halves.
         self._has_tiles = tile_lora.IS_SUPPORTED and kv_dtype(model) is torch.bfloat16
-        self._like = np.zeros(int(self._has_tiles), dtype=np.int8 if self.is_int8 else np.float32)
+        self.adapter_dtype = self._choose_adapter_dtype(model)
+        like = torch.zeros(int(self._has_tiles), dtype=self.adapter_dtype)
+        self._like = kv_memory.as_array(like)
         self._group_size = _group_size(config)
         self._threads = native.torch_threads()
         self._epsilon = np.float32(config.rms_norm_eps)
@@ -131,6 +133,13 @@ class FusedLlama:
         self.decoder = (
             self._build_decoder() if decoder.is_supported(self._layers, self._head) else None
         )
+
+    def _choose_adapter_dtype(self, model: Any) -> torch.dtype:
+        """Return what A and B are kept in: no more precise than the base, if prompts can read it."""
+        if self.is_int8:
+            return torch.int8
+        is_half = self._has_tiles and packs_halves(model.lm_head.weight)
+        return torch.bfloat16 if is_half else torch.float32
 
     def _build_attention(self, config: Any) -> tile_attention.Attention | None:
         head_size = self._cos_LE.shape[1]
@@ -153,6 +162,7 @@ class FusedLlama:
             epsilon=self._epsilon,
             rope=(self._cos_LE, self._sin_LE, self._scaling),
             kv_rows=self._kv.rows,
+            like=self._like,
         )
 
     def _build_layer(

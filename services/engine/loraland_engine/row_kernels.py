@@ -32,6 +32,7 @@ from loraland_engine.native import (
 from loraland_engine.rounding import as_float, put, round_row
 
 TILE_ROWS = prompt_lora.DECODING_ROWS
+_HALF_BYTES = 2
 _LIKE_SCALE = np.empty(0, dtype=np.float32)
 
 
@@ -146,6 +147,8 @@ def scale_and_add(y_TN, x_TD, scale_T, bias_N, tile, slot, table_SP4, start_P, l
             y_TN, x_TD, scale_T, bias_N, first, count, table_SP4[slot], start_P, like
         )
         return
+    # Blocks of float32 products read no halves.
+    is_of_prompt = is_of_prompt and like.itemsize != _HALF_BYTES
     if is_of_prompt:
         prompt_lora.add_tile(y_TN, x_TD, scale_T, first, count, table_SP4[slot], start_P, like)
     for t in range(first, first + count):

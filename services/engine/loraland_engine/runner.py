@@ -74,15 +74,16 @@ class Runner:
         return self._context_tokens
 
     @property
-    def packs_int8(self) -> bool:
-        return self._fused is not None and self._fused.is_int8
+    def adapter_dtype(self) -> torch.dtype | None:
+        """What adapters are packed in, where it is not as they are read."""
+        return None if self._fused is None else self._fused.adapter_dtype
 
     def pack_adapter(self, adapter: lora.LoraAdapter) -> lora.LoraAdapter:
         """Return the adapter as this model's pass reads it; safe to call from another thread."""
         adapter = lora.adapt(adapter, self._factors)
         if self._fused is None:
             return adapter
-        return linear.pack_adapter(adapter, is_int8=self._fused.is_int8)
+        return linear.pack_adapter(adapter, self._fused.adapter_dtype)
 
     def own_model(self) -> None:
         """Free what of the model only its own class would read."""

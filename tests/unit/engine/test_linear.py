@@ -20,10 +20,10 @@ def build_adapter() -> LoraAdapter:
     return LoraAdapter(weights, rank=8)
 
 
-@pytest.mark.parametrize("is_int8", [True, False], ids=["int8", "float"])
-def test_packed_adapter_lies_in_one_piece(is_int8: bool) -> None:
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bfloat16, torch.float32], ids=str)
+def test_packed_adapter_lies_in_one_piece(dtype: torch.dtype) -> None:
     """All tensors share their memory, each on cache lines of its own, and none lies in another."""
-    packed = pack_adapter(build_adapter(), is_int8=is_int8)
+    packed = pack_adapter(build_adapter(), dtype)
     tensors = [
         tensor
         for weights in packed.weights.values()
@@ -41,7 +41,7 @@ def test_packed_adapter_lies_in_one_piece(is_int8: bool) -> None:
 def test_packed_adapter_has_the_numbers_that_it_was_given() -> None:
     """Nothing is rounded over float linears."""
     adapter = build_adapter()
-    packed = pack_adapter(adapter, is_int8=False)
+    packed = pack_adapter(adapter, torch.float32)
 
     for name, weights in packed.weights.items():
         assert torch.equal(adapter.weights[name].a_RD, weights.a_RD)

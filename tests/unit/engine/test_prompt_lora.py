@@ -18,10 +18,10 @@ OUTS = (48, 20, 101)
 START = np.array([0, *np.cumsum(OUTS)], dtype=np.int64)
 
 
-@pytest.mark.parametrize("is_int8", [False, True], ids=["float32", "int8"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8], ids=str)
 @pytest.mark.parametrize("ranks", [(16, 16, 16), (3, 0, 8), (0, 0, 1), (64, 5, 0)], ids=str)
 @pytest.mark.parametrize("count", [5, 8, 11, 16])
-def test_tile_gets_its_update(count: int, ranks: tuple[int, ...], is_int8: bool) -> None:
+def test_tile_gets_its_update(count: int, ranks: tuple[int, ...], dtype: torch.dtype) -> None:
     """Any number of rows, ranks and outs; parts without an adapter and other rows stay as they are."""
     generator = torch.Generator().manual_seed(1)
     width, first = 96, 3
@@ -39,12 +39,12 @@ def test_tile_gets_its_update(count: int, ranks: tuple[int, ...], is_int8: bool)
         },
         rank=max(ranks),
     )
-    packed = pack_adapter(adapter, is_int8=is_int8)
+    packed = pack_adapter(adapter, dtype)
     found = y.clone()
 
     prompt_lora.add_tile(
         found.numpy(), x.numpy(), scale.numpy(), first, count, table(packed), START,
-        np.empty(0, dtype=np.int8 if is_int8 else np.float32),
+        torch.empty(0, dtype=dtype).numpy(),
     )  # fmt: skip
 
     rows = slice(first, first + count)

@@ -53,7 +53,7 @@ def test_packed_int8_adapter_stands_for_nearly_the_same_update() -> None:
     """A times B, out of bytes and one scale a rank, within one percent of the largest entry."""
     weights = LoraWeights(random(8, 64), random(8, 96))
 
-    packed = pack_adapter(LoraAdapter({"linear": weights}, rank=8), is_int8=True).weights["linear"]
+    packed = pack_adapter(LoraAdapter({"linear": weights}, rank=8), torch.int8).weights["linear"]
 
     assert packed.scale_R is not None
     update = (packed.a_RD.float() * packed.scale_R[:, None]).t() @ packed.b_RO.float()

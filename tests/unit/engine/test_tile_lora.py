@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from loraland_engine import tile_lora
+from loraland_engine.kv_memory import as_array
 from loraland_engine.linear import pack_adapter
 from loraland_engine.lora import LoraAdapter, LoraWeights
 
@@ -18,7 +19,7 @@ WIDTH, FIRST = 96, 3
 RANKS = [(16, 16, 16, 16), (3, 0, 8, 1), (0, 0, 1, 33), (64, 5, 0, 17)]
 
 
-def build_adapter(ranks: tuple[int, ...], *, is_int8: bool) -> LoraAdapter:
+def build_adapter(ranks: tuple[int, ...], dtype: torch.dtype) -> LoraAdapter:
     generator = torch.Generator().manual_seed(1)
     weights = {
         str(part): LoraWeights(
@@ -28,7 +29,7 @@ def build_adapter(ranks: tuple[int, ...], *, is_int8: bool) -> LoraAdapter:
         for part, (rank, num_out) in enumerate(zip(ranks, OUTS, strict=True))
         if rank
     }
-    return pack_adapter(LoraAdapter(weights, rank=max(ranks)), is_int8=is_int8)
+    return pack_adapter(LoraAdapter(weights, rank=max(ranks)), dtype)
 
 
 def table(adapter: LoraAdapter) -> np.ndarray:
@@ -44,7 +45,6 @@ def finish(
     count: int,
     adapter: LoraAdapter,
     *,
-    is_int8: bool,
     bias: np.ndarray | None = None,
     cuts: tuple[int, ...] = (0,),
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,11 +55,12 @@ def finish(
     scale = torch.rand(len(x), generator=generator) + 0.5
     biases = np.empty(0, dtype=np.float32) if bias is None else bias
     found = y.clone()
+    like = as_array(torch.zeros(1, dtype=next(iter(adapter.weights.values())).a_RD.dtype))
 
     for start, end in itertools.pairwise([*cuts, count]):
         tile_lora.finish_tile(
             found.numpy(), x.numpy(), scale.numpy(), biases, FIRST + start, end - start,
-            table(adapter), START, np.zeros(1, dtype=np.int8 if is_int8 else np.float32),
+            table(adapter), START, like,
         )  # fmt: skip
 
     rows = slice(FIRST, FIRST + count)
@@ -75,14 +76,14 @@ def finish(
     return found, expected.float()
 
 
-@pytest.mark.parametrize("is_int8", [False, True], ids=["float32", "int8"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8], ids=str)
 @pytest.mark.parametrize("ranks", RANKS, ids=str)
 @pytest.mark.parametrize("count", [5, 16, 33, 64])
-def test_tile_is_finished(count: int, ranks: tuple[int, ...], is_int8: bool) -> None:
+def test_tile_is_finished(count: int, ranks: tuple[int, ...], dtype: torch.dtype) -> None:
     """Any number of rows, ranks and outs; other rows stay as they are. Within 1 % of the largest."""
-    adapter = build_adapter(ranks, is_int8=is_int8)
+    adapter = build_adapter(ranks, dtype)
 
-    found, expected = finish(count, adapter, is_int8=is_int8)
+    found, expected = finish(count, adapter)
 
     largest = float(expected.abs().max())
     torch.testing.assert_close(found, expected, rtol=0, atol=largest / 100)
@@ -94,16 +95,16 @@ def test_tile_gets_its_bias() -> None:
     """Beside scale and update."""
     bias = np.arange(sum(OUTS), dtype=np.float32)
 
-    found, expected = finish(17, build_adapter((4, 0, 4, 4), is_int8=True), is_int8=True, bias=bias)
+    found, expected = finish(17, build_adapter((4, 0, 4, 4), torch.int8), bias=bias)
 
     torch.testing.assert_close(found, expected, rtol=0, atol=float(expected.abs().max()) / 100)
 
 
 def test_row_does_not_depend_on_its_tile() -> None:
     """One tile or several, cut anywhere: not a bit differs."""
-    adapter = build_adapter(RANKS[0], is_int8=True)
+    adapter = build_adapter(RANKS[0], torch.int8)
 
-    whole, _ = finish(64, adapter, is_int8=True)
-    cut, _ = finish(64, adapter, is_int8=True, cuts=(0, 17, 40))
+    whole, _ = finish(64, adapter)
+    cut, _ = finish(64, adapter, cuts=(0, 17, 40))
 
     assert torch.equal(cut, whole)
