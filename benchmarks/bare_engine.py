@@ -1,10 +1,12 @@
 """Drives the engine as a library, in this process: no gRPC, no pipe, no S3.
 
-Plays the part of the server around it: adapters are read by a thread of their own, live in slots by
-last use, and a request waits until its adapter is in one.
+Plays the part of the server around it: a thread packs each adapter once and maps the packed file
+whenever the adapter comes into a slot; slots go by last use, and a request waits until its adapter is
+in one.
 """
 
 import copy
+import tempfile
 import time
 from collections import Counter, OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,14 +24,17 @@ IDLE_S = 0.001
 
 
 class Residents:
-    """Which adapters are in slots, and which only in host memory."""
+    """Which adapters are in slots, and which only packed."""
 
-    def __init__(self, engine: Engine, folders: list[Path]) -> None:
+    def __init__(self, engine: Engine, folders: list[Path], *, root: Path) -> None:
         self.num_slots = engine.config.num_slots
         self._engine = engine
         self._folders = folders
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="adapter-reader")
-        self._read: dict[int, Future[LoraAdapter]] = {}
+        self._folder = Path(tempfile.mkdtemp(dir=root, prefix="packed-"))
+        self._packed: dict[int, Future[Path]] = {}
+        # On their way into a slot.
+        self._mapped: dict[int, Future[LoraAdapter]] = {}
         # Oldest use first.
         self._slots: OrderedDict[int, None] = OrderedDict()
         self._num_using: Counter[int] = Counter()
@@ -38,28 +43,31 @@ class Residents:
     def tier(self, adapter: int) -> str:
         if adapter in self._slots:
             return "slot"
-        return "host" if adapter in self._read and self._read[adapter].done() else "disk"
+        return "host" if adapter in self._packed and self._packed[adapter].done() else "disk"
 
     def prefetch(self, adapter: int) -> None:
-        if adapter not in self._read:
-            folder = self._folders[adapter]
-            self._read[adapter] = self._reader.submit(self._engine.read_adapter, folder)
+        if adapter not in self._packed:
+            self._packed[adapter] = self._reader.submit(self._pack, adapter)
 
     def read_all(self, adapters: list[int]) -> None:
-        """Have the adapters in host memory when this returns."""
+        """Have the adapters packed when this returns."""
         for adapter in adapters:
             self.prefetch(adapter)
         for adapter in adapters:
-            self._read[adapter].result()
+            self._packed[adapter].result()
+
+    def settle(self) -> None:
+        """Return when everything that was begun is packed and mapped."""
+        self._reader.submit(lambda: None).result()
 
     def resize(self, num_slots: int) -> None:
-        """Use so many slots from now on: fill them with what was read, or empty the others."""
+        """Use so many slots from now on: fill them with what was packed, or empty the others."""
         self.num_slots = num_slots
         while len(self._slots) > num_slots:
             self._remove(next(iter(self._slots)))
-        for adapter, read in self._read.items():
+        for adapter in self._packed:
             if adapter not in self._slots and len(self._slots) < num_slots:
-                self._insert(adapter, read.result())
+                self._insert(adapter, self._map(adapter))
 
     def acquire(self, adapter: int, waited_s: float) -> bool:
         """Put the adapter into a slot if that is possible now, and hold it there."""
@@ -70,9 +78,11 @@ class Residents:
             self._draining = None
         if adapter not in self._slots:
             self.prefetch(adapter)
-            if not self._read[adapter].done() or not self._make_room(waited_s):
+            if adapter not in self._mapped:
+                self._mapped[adapter] = self._reader.submit(self._map, adapter)
+            if not self._mapped[adapter].done() or not self._make_room(waited_s):
                 return False
-            self._insert(adapter, self._read[adapter].result())
+            self._insert(adapter, self._mapped.pop(adapter).result())
         self._slots.move_to_end(adapter)
         self._num_using[adapter] += 1
         return True
@@ -90,6 +100,14 @@ class Residents:
         if waited_s > DRAIN_AFTER_S and self._draining is None:
             self._draining = min(self._slots, key=lambda a: self._num_using[a])
         return False
+
+    def _pack(self, adapter: int) -> Path:
+        path = self._folder / str(adapter)
+        self._engine.adapters.pack(self._folders[adapter], path)
+        return path
+
+    def _map(self, adapter: int) -> LoraAdapter:
+        return self._engine.adapters.read_packed(self._packed[adapter].result())
 
     def _insert(self, adapter: int, read: LoraAdapter) -> None:
         self._engine.insert_adapter(str(adapter), read)
@@ -125,12 +143,13 @@ class _Progress:
 class BareEngine:
     """Runs workloads over one engine; adapters stay where a run left them.
 
-    Targets with another number of slots, ``with_slots``, share the engine and what was read.
+    Packed files go into a new folder within ``root``.
+    Targets with another number of slots, ``with_slots``, share the engine and what was packed.
     """
 
-    def __init__(self, engine: Engine, folders: list[Path]) -> None:
+    def __init__(self, engine: Engine, folders: list[Path], *, root: Path) -> None:
         self._engine = engine
-        self._residents = Residents(engine, folders)
+        self._residents = Residents(engine, folders, root=root)
         self._num_slots = engine.config.num_slots
 
     def with_slots(self, num_slots: int) -> "BareEngine":
@@ -139,7 +158,7 @@ class BareEngine:
         return other
 
     def warm_up(self, requests: list[Request]) -> None:
-        """Read every adapter, so that a run starts with all of them in host memory."""
+        """Pack every adapter, so that a run maps files and packs none."""
         self._residents.read_all(sorted({r.adapter for r in requests if r.adapter is not None}))
 
     def run(self, requests: list[Request], *, concurrency: int) -> Run:

@@ -150,7 +150,7 @@ def measure_throughput(
     engine: Engine, folders: list[Path], arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Return throughput by number of adapters, each beside the base model on the same engine."""
-    target = BareEngine(engine, folders)
+    target = BareEngine(engine, folders, root=folders[0].parent)
     found = []
     for num_adapters in NUM_ADAPTERS:
         count = arguments.concurrency

@@ -113,13 +113,15 @@ def _build_engine(job: Job, loaded: Any, *, prefix_cache: bool) -> Engine:
 
 
 def _add_engine(job: Job, engine: Engine, subjects: Subjects, load: Callable[[], Any]) -> None:
-    whole = BareEngine(engine, job.folders)
+    whole = BareEngine(engine, job.folders, root=job.folder)
     target, other, against = whole, whole, job.base
     if job.is_against_resident:
         target, against = whole.with_slots(job.num_slots), job.workload
     elif job.arguments.against == "uncached":
         # Another copy of the weights: an engine takes its model as its own.
-        other = BareEngine(_build_engine(job, load(), prefix_cache=False), job.folders)
+        other = BareEngine(
+            _build_engine(job, load(), prefix_cache=False), job.folders, root=job.folder
+        )
         against = job.workload
     _add(subjects, "engine", job, (target, other), against)
 
