@@ -9,7 +9,7 @@ from loraland_core.errors import InvalidInput
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from loraland_trainer import group
-from loraland_trainer.checkpoints import Checkpoints
+from loraland_trainer.checkpoints import Checkpoints, random_state
 from loraland_trainer.progress import Board
 from loraland_trainer.steps import StepCollator
 from loraland_trainer.termination import Terminator
@@ -39,12 +39,16 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
             self._terminator.requested = True
             control.should_training_stop = True
         due = state.global_step % self._every_steps == 0 and state.global_step < state.max_steps
-        if (due or is_over) and group.rank() == 0:
+        if not (due or is_over):
+            return
+        random_states = group.gathered(random_state())
+        if group.rank() == 0:
             self._checkpoints.save(
                 model=given["model"],
                 optimizer=given["optimizer"],
                 scheduler=given["lr_scheduler"],
                 state=state,
+                random_states=random_states,
             )
         if is_over:
             # The pod's grace period is for this.

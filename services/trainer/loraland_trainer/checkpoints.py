@@ -11,6 +11,7 @@ import json
 import logging
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,19 @@ class Checkpoints:
     def _prefix(self) -> str:
         return f"{artifacts.job_prefix(self._job_uid)}checkpoints/"
 
-    def save(self, *, model: Any, optimizer: Any, scheduler: Any, state: Any) -> None:
-        """Write a checkpoint of the step that ``state`` is at, to be uploaded in the background."""
+    def save(
+        self,
+        *,
+        model: Any,
+        optimizer: Any,
+        scheduler: Any,
+        state: Any,
+        random_states: Sequence[dict[str, Any]],
+    ) -> None:
+        """Write a checkpoint of the step that ``state`` is at, to be uploaded in the background.
+
+        ``random_states`` are those of every process, in their order.
+        """
         step = int(state.global_step)
         folder = self._work_dir / f"step-{step}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +66,7 @@ class Checkpoints:
             {
                 "optimizer": optimizer.state_dict(),
                 "scheduler": scheduler.state_dict(),
-                "random": random_state(),
+                "random": list(random_states),
             },
             folder,
         )
@@ -154,4 +166,8 @@ def random_state() -> dict[str, Any]:
 def write_transformers_files(state: dict[str, Any], folder: Path) -> None:
     torch.save(state["optimizer"], folder / "optimizer.pt")
     torch.save(state["scheduler"], folder / "scheduler.pt")
-    torch.save(state["random"], folder / "rng_state.pth")
+    # A checkpoint of before there were several holds the state of one process by itself.
+    states = state["random"] if isinstance(state["random"], list) else [state["random"]]
+    for rank, random_of_rank in enumerate(states):
+        name = "rng_state.pth" if len(states) == 1 else f"rng_state_{rank}.pth"
+        torch.save(random_of_rank, folder / name)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from fake_store import FakeStore
 from loraland_core.errors import InvalidInput
-from loraland_trainer.checkpoints import Checkpoints
+from loraland_trainer.checkpoints import Checkpoints, random_state
 
 LIMIT_S = 60
 
@@ -46,7 +46,13 @@ def save(checkpoints: Checkpoints, step: int) -> None:
     weights = Weights(1, 1)
     optimizer = torch.optim.AdamW(weights.parameters())
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
-    checkpoints.save(model=weights, optimizer=optimizer, scheduler=scheduler, state=State(step))
+    checkpoints.save(
+        model=weights,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        state=State(step),
+        random_states=[random_state()],
+    )
 
 
 def steps_in(store: FakeStore) -> set[str]:
