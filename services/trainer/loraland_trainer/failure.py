@@ -6,17 +6,15 @@ retried within the job's backoff limit.
 
 from dataclasses import dataclass
 
-import torch
 from loraland_core.errors import InvalidInput, Unavailable
 from loraland_core.jobspec import ExitCode, TerminationMessage
 
+from loraland_trainer import memory
 from loraland_trainer.dataset import SourceUnavailable
 from loraland_trainer.termination import Terminated
 
 UNEXPECTED = 1
 _NO_SPACE = ("No space left on device", "Disk quota exceeded")
-# The CPU allocator has no exception class of its own.
-_NO_MEMORY = ("can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True)
@@ -44,13 +42,13 @@ def explain(error: BaseException) -> Failure:
 def _explain_machine(error: BaseException) -> Failure:
     """Explain what is not a wrong job: memory, disk, or a mistake of ours."""
     texts = [str(e) for e in _chain(error)]
-    if _is_out_of_memory(error, texts):
+    if any(memory.is_exhausted(e) for e in _chain(error)):
         return _failure(
             ExitCode.OUT_OF_MEMORY,
             "OutOfMemory",
-            "the memory does not suffice: lower training.batchSize (raising gradientAccumulation"
-            " keeps the result) or training.maxSequenceLength, use QLoRA, or give the pod more"
-            f" ({error})",
+            "the memory does not suffice, with rows one at a time: lower"
+            " training.maxSequenceLength or lora.rank, use QLoRA, leave"
+            f" training.gradientCheckpointing at Auto, or give the pod more ({error})",
         )
     if any(phrase in text for text in texts for phrase in _NO_SPACE):
         return _failure(
@@ -64,12 +62,6 @@ def _explain_machine(error: BaseException) -> Failure:
 
 def _failure(exit_code: int, reason: str, message: str) -> Failure:
     return Failure(exit_code, TerminationMessage(reason=reason, message=message))
-
-
-def _is_out_of_memory(error: BaseException, texts: list[str]) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(p in t for t in texts for p in _NO_MEMORY)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
