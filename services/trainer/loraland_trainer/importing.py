@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from loraland_core import artifacts, imports, prompts
 from loraland_core.artifacts import File, Manifest
-from loraland_core.errors import InvalidInput, NotFound, Unavailable
+from loraland_core.errors import NotFound, Unavailable
 from loraland_core.imports import ImportResult, ImportSpec
 from loraland_core.prompts import PROMPT_FILE, PromptTemplate
 from loraland_core.store import Store
@@ -24,7 +24,7 @@ from loraland_models import revisions, sources
 from loraland_models.sources import ResolvedModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from loraland_trainer import import_sources, patience
+from loraland_trainer import import_sources, orders, patience
 from loraland_trainer.config import Config
 from loraland_trainer.dataset import SourceUnavailable
 
@@ -33,14 +33,7 @@ TRAINED_ELSEWHERE = "imported"
 
 
 def read_spec(path: Path) -> ImportSpec:
-    try:
-        return imports.parse_import(path.read_bytes())
-    except OSError as error:
-        raise InvalidInput(
-            f"cannot be read: {error.strerror}; the operator mounts it from the import's ConfigMap",
-            field=str(path),
-            reason="InvalidJob",
-        ) from error
+    return imports.parse_import(orders.read(path))
 
 
 def run(spec: ImportSpec, config: Config) -> None:

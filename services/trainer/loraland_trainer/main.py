@@ -16,7 +16,7 @@ from loraland_core.jobspec import ExitCode, JobSpec, TerminationMessage
 from loraland_core.store import Store
 from loraland_models import noise
 
-from loraland_trainer import progress, redaction
+from loraland_trainer import orders, progress, redaction
 from loraland_trainer.config import Config
 from loraland_trainer.progress import Board
 from loraland_trainer.termination import Terminated, Terminator
@@ -88,7 +88,7 @@ def run_import(config: Config) -> int:
 
 def run(config: Config, *, terminator: Terminator) -> int:
     """Train the job's adapter unless its result is there already."""
-    job = read_job(config.job_file)
+    job = jobspec.parse_job(orders.read(config.job_file))
     board = progress.Board()
     # One of a node's processes speaks for all of them.
     is_first = os.environ.get("LOCAL_RANK", "0") == "0"
@@ -112,17 +112,6 @@ def train(
     from loraland_trainer.job import train_adapter  # noqa: PLC0415
 
     train_adapter(job, config=config, store=store, board=board, terminator=terminator)
-
-
-def read_job(path: Path) -> JobSpec:
-    try:
-        return jobspec.parse_job(path.read_bytes())
-    except OSError as error:
-        raise InvalidInput(
-            f"cannot be read: {error.strerror}; the operator mounts it from the job's ConfigMap",
-            field=str(path),
-            reason="InvalidJob",
-        ) from error
 
 
 def report_failure(error: BaseException, termination_log: Path) -> int:
