@@ -15,7 +15,7 @@ SECONDS ?= 60
 SEED ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo up down test e2e check gen bench parity chaos cache kubectl-parity crash results clean
+.PHONY: help setup demo up down test e2e check gen bench parity chaos cache kubectl-parity docs-test crash results clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ cache: setup  ## Time to first token by tier, and throughput beyond the slots; J
 
 kubectl-parity: setup  ## Compare the embedded API with a real server's recorded answers
 	@$(BIN)/python tests/parity/run.py
+
+docs-test: setup  ## Run the shell blocks of docs/install.md that need no nodes, and count the others
+	@$(BIN)/python -m pytest -q -s tests/integration/test_docs_install.py
 
 crash: setup  ## Kill the operator at every point where it waits for somebody; JSON=file keeps the counts
 	@$(BIN)/python tests/crash/run.py $(if $(JSON),--json $(JSON)) $(ARGS)
