@@ -107,10 +107,13 @@ def _read_parquet(file: BinaryIO, where: str) -> Iterator[Numbered]:
 
     number = 0
     try:
-        for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(PARQUET_ROWS):
-            for row in cast("list[Row]", batch.to_pylist()):
-                number += 1
-                yield number, row
+        parquet = pq.ParquetFile(file, pre_buffer=False)
+        # One group after another: asked for all, Arrow keeps those that it has decoded.
+        for group in range(parquet.num_row_groups):
+            for batch in parquet.iter_batches(PARQUET_ROWS, row_groups=[group], use_threads=False):
+                for row in cast("list[Row]", batch.to_pylist()):
+                    number += 1
+                    yield number, row
     except pa.ArrowException as error:
         raise InvalidInput(f"is not Parquet: {error}", field=where, reason="InvalidRow") from error
 
