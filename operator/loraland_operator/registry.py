@@ -20,7 +20,6 @@ from loraland_core.redis_settings import RedisSettings
 
 from loraland_operator.plan.fleet import Fleet
 
-NUM_RETRIES = 2
 # Redis does nothing else during a transaction; thousands of records are written in several.
 WRITE_CHUNK = 500
 # A replica that missed its beats for so long is taken off the index.
@@ -210,9 +209,13 @@ class Registry:
 
 
 def connect(settings: RedisSettings) -> Registry:
-    """Return a registry on a client that gives up on a silent Redis within seconds."""
+    """Return a registry on a client that gives up on a silent Redis within seconds.
+
+    Sweep and queue try again by themselves; a client that did so as well, at each of its steps to a
+    connection, would hold them for a minute.
+    """
     client = redis_connection.connect(
-        settings, client_name="loraland-operator", decode_responses=True, num_retries=NUM_RETRIES
+        settings, client_name="loraland-operator", decode_responses=True
     )
     return Registry(client)
 

@@ -158,10 +158,10 @@ def connect(kubeconfig: Path, folder: Path) -> Api:
     options: dict[str, Any] = {"retries": False}
     if "insecure-skip-tls-verify" in cluster:
         options["cert_reqs"] = "CERT_NONE"
-    elif authority := _content(cluster, "certificate-authority"):
+    elif authority := content_of(cluster, "certificate-authority"):
         options["ca_cert_data"] = authority
     for key, option in (("client-certificate", "cert_file"), ("client-key", "key_file")):
-        if content := _content(user, key):
+        if content := content_of(user, key):
             path = folder / f"admin.{option}"
             path.touch(mode=0o600)
             path.write_text(content)
@@ -173,7 +173,7 @@ def _named(entries: list[Object], name: str) -> Object:
     return next(entry for entry in entries if entry["name"] == name)
 
 
-def _content(entry: Object, key: str) -> str:
+def content_of(entry: Object, key: str) -> str:
     """Return what a kubeconfig has in itself or names the file of."""
     if data := entry.get(f"{key}-data"):
         return base64.b64decode(data).decode()

@@ -59,6 +59,25 @@ class World(PlayedParties):
         )
         log.close()
 
+    @contextmanager
+    def kept_operator(self) -> Iterator[None]:
+        """Start it, and again whenever it ends, as the kubelet would."""
+        is_over = threading.Event()
+
+        def keep() -> None:
+            while not is_over.wait(0.1):
+                if self._operator is None or self._operator.poll() is not None:
+                    self.start_operator()
+
+        keeper = threading.Thread(target=keep)
+        keeper.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            keeper.join()
+            self.kill_operator()
+
     def kill_operator(self) -> None:
         """End it as a power cut would."""
         if self._operator is not None:
