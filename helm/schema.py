@@ -3,6 +3,8 @@
 Types are those of the default values, descriptions the comments that begin with ``# --``. What
 neither can say (choices, limits, the shape of lists) stands in ``REFINED``. Unknown keys are refused
 everywhere but where Kubernetes itself defines what may stand.
+
+Longer than a module should be: two thirds of it are that table, which is read in one piece.
 """
 
 import json

@@ -1,6 +1,7 @@
 """What the chart comes to: goldens of what people install, and what differs between them."""
 
 import charts
+import helm_python as helm
 import pytest
 import yaml
 
@@ -11,6 +12,14 @@ BASE_MODEL = "smollm2-135m-instruct"
 def test_rendering_equals_its_golden_file(case: str) -> None:
     """A change of the chart shows as a change of objects: `make gen` writes the files again."""
     assert charts.golden_file(case).read_text() == charts.golden_text(case)
+
+
+@pytest.mark.parametrize("case", charts.CASES)
+def test_linter_finds_nothing(case: str) -> None:
+    """Helm's own linter, warnings included; that the chart has no icon is only told."""
+    report = helm.lint(str(charts.CHART), charts.CASES[case], strict=True)
+
+    assert [m["error"] for m in report["messages"] if m["severity"] > 1] == []
 
 
 def test_definitions_equal_the_generated_ones() -> None:
