@@ -8,7 +8,6 @@ in memory.
 Shapes: T packed tokens, D hidden, N joined outs, L context tokens, E head size, S slots.
 """
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,8 @@ from loraland_engine import (
     float_blocks,
     kv_memory,
     native,
+    packed_step,
     prompt_attention,
-    prompt_lora,
     rounding,
     row_kernels,
     tile_attention,
@@ -37,8 +36,6 @@ from loraland_engine.scheduler import Chunk
 _FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 # Rotations that depend on nothing but the position.
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
-# Fewer would leave a thread alone with the last one; each has an adapter's weights rounded anew.
-_TILES_A_THREAD = 2
 _PARTS = {
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "out": ("self_attn.o_proj",),
@@ -203,11 +200,11 @@ class FusedLlama:
         self.likeliest = []
         self._threads = native.torch_threads()
         self._note_adapters()
-        step = _pack(
+        step = packed_step.build(
             chunks,
             group_size=self._group_size,
-            tile_rows=self._tile_rows(chunks),
             num_threads=self._threads[2],
+            has_tiles=self._has_tiles,
         )
         rounds = self._attention.plan(step.pieces) if self._attention is not None else ()
         token_ids = [t for c in chunks for t in c.sequence.token_ids[c.start : c.end]]
@@ -238,14 +235,6 @@ class FusedLlama:
                 given=gated, residual=residual, hidden=hidden,
             )  # fmt: skip
         return self._logits(hidden, wanted)
-
-    def _tile_rows(self, chunks: list[Chunk]) -> int:
-        """Return how many rows of prompts share a tile: some tiles for each thread."""
-        if not self._has_tiles:
-            return prompt_lora.TILE_ROWS
-        num_rows = sum(chunk.num_tokens for chunk in chunks if chunk.num_tokens > 1)
-        share = -(-num_rows // (_TILES_A_THREAD * self._threads[2]))
-        return min(tile_lora.TILE_ROWS, max(share, prompt_lora.TILE_ROWS))
 
     def _rows(self, residual: Tensor, width: int) -> _Rows:
         return _Rows(residual.shape[0], width, self._rows_type)
@@ -321,53 +310,6 @@ class FusedLlama:
                         projection.set_adapter(slot, adapter)
 
 
-# First row, number of rows, slot of the adapter, rows that it has room for.
-_Tile = tuple[int, int, int, int]
-
-
 def _array(tensor: Tensor) -> np.ndarray:
     array: np.ndarray = tensor.detach().float().contiguous().numpy()
     return array
-
-
-def _pack(
-    chunks: list[Chunk], *, group_size: int, tile_rows: int, num_threads: int
-) -> decoder.Step:
-    positions: list[int] = []
-    kv_slots: list[int] = []
-    tiles: list[_Tile] = []
-    pieces = []
-    for chunk in chunks:
-        first, slot = len(positions), chunk.sequence.kv_slot
-        assert slot is not None, chunk.sequence.request_id
-        positions += range(chunk.start, chunk.end)
-        kv_slots += [slot] * chunk.num_tokens
-        size = tile_rows if chunk.num_tokens > 1 else row_kernels.TILE_ROWS
-        _add_tiles(tiles, (first, len(positions)), chunk.sequence.adapter_slot, size)
-        if chunk.num_tokens > 1:
-            pieces.append((first, chunk.start, chunk.num_tokens, slot))
-    # The largest first, so that threads that share them out end together.
-    table = np.array(sorted(tiles, key=lambda tile: -tile[1]), dtype=np.int64)
-    table = np.concatenate([table[i::num_threads] for i in range(num_threads)])
-    return decoder.Step(
-        position_T=np.array(positions, dtype=np.int64),
-        kv_slot_T=np.array(kv_slots, dtype=np.int64),
-        tile_I2=np.ascontiguousarray(table[:, :2]),
-        slot_I=np.ascontiguousarray(table[:, 2]),
-        num_decoding=sum(1 for c in chunks if c.num_tokens == 1),
-        strip_I4=prompt_attention.build_strips(pieces, group_size=group_size),
-        pieces=pieces,
-    )
-
-
-def _add_tiles(tiles: list[_Tile], rows: tuple[int, int], adapter_slot: int, size: int) -> None:
-    """Cut rows into tiles, one as large as the other; those of one adapter in a row share one.
-
-    Not rows that decode and rows of prompts: they are multiplied in other ways.
-    """
-    first, last = rows
-    if tiles and tiles[-1][2:] == (adapter_slot, size) and tiles[-1][1] < size:
-        first = tiles.pop()[0]
-    num_tiles = -(-(last - first) // size)
-    edges = [first + (last - first) * i // num_tiles for i in range(num_tiles + 1)]
-    tiles += [(start, end - start, adapter_slot, size) for start, end in itertools.pairwise(edges)]
