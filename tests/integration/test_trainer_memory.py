@@ -16,11 +16,11 @@ import trainer_jobs
 from loraland_core.jobspec import JobSpec
 from loraland_core.store import Store, StoreConfig
 
-NUM_ROWS = 6000
+NUM_ROWS = 8000
 ROW_BYTES = 24_000
-# Of files of 146 MB: Arrow and boto3 take some 80 MB for themselves, of a small file as of a large
-# one; what is read line by line takes next to nothing.
-MAX_GROWN_BYTES = 110_000_000
+# Of files of 195 MB: Arrow takes some 80 MB for itself and boto3 some 30, of a small file as of a
+# large one; what is read line by line takes next to nothing.
+MAX_GROWN_BYTES = 150_000_000
 MAX_GROWN_BY_LINES_BYTES = 16_000_000
 
 
@@ -84,7 +84,7 @@ def test_memory_stays_when_the_data_grows(
     volume.mkdir()
     for name, write in {"JSONL": write_jsonl, "CSV": write_csv, "Parquet": write_parquet}.items():
         write(volume / name)
-        assert (volume / name).stat().st_size > 1.3 * MAX_GROWN_BYTES
+        assert (volume / name).stat().st_size > 1.25 * MAX_GROWN_BYTES
     store.upload(volume / "JSONL", "rows/1.jsonl")
     store.write("rows/2.jsonl", json.dumps(next(rows())).encode())
     templates = trainer_jobs.DATASET | {"inline": None}
