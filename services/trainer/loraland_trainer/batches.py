@@ -13,9 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
-
-from loraland_trainer.examples import Example
 
 IGNORED = -100
 # Rows are sorted by length within this many batches: more would make neighbours too much alike.
@@ -45,25 +42,6 @@ def row_order(lengths: Sequence[int], *, batch_size: int, num_batches: int, seed
     longest = max(range(len(batches)), key=lambda b: max(lengths[row] for row in batches[b]))
     batches.insert(0, batches.pop(longest))
     return [row for batch in batches for row in batch]
-
-
-class ExampleDataset(Dataset[dict[str, list[int]]]):
-    """Examples in the order of the run, in the form that the collator pads."""
-
-    def __init__(self, examples: Sequence[Example], order: Sequence[int]) -> None:
-        self._examples = examples
-        self._order = order
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __getitem__(self, place: int) -> dict[str, list[int]]:
-        # Read when it is wanted: all of them together may not fit into memory.
-        example = self._examples[self._order[place]]
-        return {
-            "input_ids": [*example.prompt, *example.completion],
-            "completion": example.completion,
-        }
 
 
 class Collator:

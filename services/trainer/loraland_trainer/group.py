@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -76,6 +77,18 @@ def any_of(flag: bool) -> bool:
 
 def is_joined() -> bool:
     return distributed.is_available() and distributed.is_initialized()
+
+
+def join() -> None:
+    """Meet the other processes, if there are any; Transformers finds that done."""
+    if size() == 1 or is_joined():
+        return
+    has_gpu = torch.cuda.is_available()
+    if has_gpu:
+        torch.cuda.set_device(local_rank())
+    distributed.init_process_group(
+        "nccl" if has_gpu else "gloo", timeout=timedelta(seconds=JOIN_TIMEOUT_S)
+    )
 
 
 def _device() -> str:

@@ -157,6 +157,8 @@ def _train(
     terminator: Terminator,
 ) -> tuple[Any, loop.Outcome]:
     spec = job.spec
+    # Before anything is on a GPU: each process has its own.
+    group.join()
     transformers.set_seed(spec.training.seed)
     base = weights.load_model(material.base_model, material.training)
     tuned = model.attach_adapter(base, spec.lora)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from loraland_core.resources.finetunejob import LoraSpec, TrainingSpec
 from loraland_models.weights import Precision
-from transformers import PrinterCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from loraland_trainer import (
     fit,
@@ -125,30 +125,20 @@ def train(
     held_out: Sequence[Example] = (),
 ) -> Outcome:
     """Train the model's adapter in place; raise ``Terminated`` if the pod was asked to stop."""
-    total_steps = count_steps(spec, len(examples))
+    group.join()
     model.config.use_cache = False
     with contextlib.ExitStack() as stack:
         micro_steps = stack.enter_context(prepared(model, spec, pad_token_id=pad_token_id))
-        num_parts = fit.count_parts(micro_steps, examples, spec)
-        dataset = _run_dataset(examples, spec, total_steps, num_parts, micro_steps.is_packed)
-        collator = steps.StepCollator()
         stopping = _early_stopping(spec, micro_steps, held_out)
-        trainer = AdapterTrainer(
-            micro_steps=micro_steps,
-            model=model,
-            args=build_arguments(
-                spec,
-                total_steps=total_steps,
-                num_parts=num_parts,
-                precision=precision,
-                work_dir=work_dir,
-            ),
-            train_dataset=dataset,
-            data_collator=collator,
-            optimizers=(
-                optimizer.build(model, spec, lora, is_quantized=precision.quantization != "none"),
-                None,
-            ),
+        collator = steps.StepCollator()
+        trainer = _build_trainer(
+            micro_steps,
+            examples,
+            spec,
+            lora=lora,
+            precision=precision,
+            work_dir=work_dir,
+            collator=collator,
             callbacks=[
                 Reporter(board, collator),
                 Journal(board, lambda: collator.num_tokens),
@@ -156,8 +146,6 @@ def train(
                 Keeper(checkpoints, checkpoint_every_steps, terminator),
             ],
         )
-        trainer.remove_callback(PrinterCallback)
-        micro_steps.autocast = trainer.accelerator.autocast
         started = time.monotonic()
         newest = checkpoints.fetch_newest()
         with terminator.deferred():
@@ -171,6 +159,43 @@ def train(
         num_tokens=collator.num_tokens,
         train_seconds=time.monotonic() - started,
     )
+
+
+def _build_trainer(
+    micro_steps: MicroSteps,
+    examples: Sequence[Example],
+    spec: TrainingSpec,
+    *,
+    lora: LoraSpec,
+    precision: Precision,
+    work_dir: Path,
+    collator: steps.StepCollator,
+    callbacks: list[TrainerCallback],
+) -> AdapterTrainer:
+    total_steps = count_steps(spec, len(examples))
+    num_parts = fit.count_parts(micro_steps, examples, spec)
+    is_quantized = precision.quantization != "none"
+    trainer = AdapterTrainer(
+        micro_steps=micro_steps,
+        model=micro_steps.model,
+        args=build_arguments(
+            spec,
+            total_steps=total_steps,
+            num_parts=num_parts,
+            precision=precision,
+            work_dir=work_dir,
+        ),
+        train_dataset=_run_dataset(examples, spec, total_steps, num_parts, micro_steps.is_packed),
+        data_collator=collator,
+        optimizers=(
+            optimizer.build(micro_steps.model, spec, lora, is_quantized=is_quantized),
+            None,
+        ),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    micro_steps.autocast = trainer.accelerator.autocast
+    return trainer
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ class MicroSteps:
         pad_token_id: int,
         may_checkpoint: bool,
     ) -> None:
-        self._model = model
+        self.model = model
         self._base = model.get_base_model()
         self.is_packed = is_packed
         # With dropout, rows that share a beginning would share what is dropped of it.
@@ -108,25 +108,25 @@ class MicroSteps:
     def mean_loss(self, examples: Sequence[Example]) -> float:
         """Return the cross entropy a label over all examples, of which each process takes some."""
         rows = [steps.token_row(example) for example in examples[group.rank() :: group.size()]]
-        was_training = self._model.training
-        self._model.eval()
+        was_training = self.model.training
+        self.model.eval()
         with torch.no_grad(), self.autocast():
             total = sum(float(self.total_loss(rows[i : i + 8])) for i in range(0, len(rows), 8))
-        self._model.train(was_training)
+        self.model.train(was_training)
         total, count = group.summed(total, sum(row.num_labels for row in rows))
         return total / count
 
     def kept_bytes_a_token(self, row: TokenRow) -> float:
         """Return what a forward pass keeps for backward, a token of this row."""
-        with memory.counting_kept(self._model) as count, self.autocast():
+        with memory.counting_kept(self.model) as count, self.autocast():
             self.total_loss([row])
             return count() / len(row.tokens)
 
     def _gradients(self) -> list[Tensor | None]:
-        return [None if p.grad is None else p.grad.clone() for p in trained(self._model)]
+        return [None if p.grad is None else p.grad.clone() for p in trained(self.model)]
 
     def _restore(self, gradients: list[Tensor | None]) -> None:
-        for parameter, gradient in zip(trained(self._model), gradients, strict=True):
+        for parameter, gradient in zip(trained(self.model), gradients, strict=True):
             parameter.grad = gradient
 
 

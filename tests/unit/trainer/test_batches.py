@@ -19,8 +19,10 @@ EXAMPLES = [
 
 
 def collate(examples: list[Example]) -> dict[str, Any]:
-    dataset = batches.ExampleDataset(examples, range(len(examples)))
-    return batches.Collator(PAD)([dataset[i] for i in range(len(dataset))])
+    items = [
+        {"input_ids": [*e.prompt, *e.completion], "completion": e.completion} for e in examples
+    ]
+    return batches.Collator(PAD)(items)
 
 
 def test_batches_are_padded_on_the_left() -> None:

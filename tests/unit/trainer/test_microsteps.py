@@ -93,7 +93,7 @@ def test_gradients_from_before_are_kept() -> None:
     limit(tuned, most_tokens=12, at_backward=True)
     steps.learn(ROWS, NUM_LABELS)
 
-    expected = [p.grad for p in microsteps.trained(twice._model)]
+    expected = [p.grad for p in microsteps.trained(twice.model)]
     found = [p.grad for p in microsteps.trained(tuned)]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
