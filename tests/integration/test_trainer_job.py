@@ -62,6 +62,13 @@ def test_a_job_leaves_a_whole_artifact(
     tuned = PeftModel.from_pretrained(base, downloaded)
     prompt = prompts.parse_prompt((downloaded / prompts.PROMPT_FILE).read_bytes())
     assert exit_code == 0
+    assert {
+        "README.md",
+        "curves.png",
+        "events.out.tfevents.training",
+        "metrics.json",
+        "steps.jsonl",
+    } < {file.path for file in manifest.files}
     assert sum("lora_A" in name for name, _ in tuned.named_parameters()) == 14
     assert prompt.template == "{word}:"
     assert [score.name for score in result.metrics] == ["ExactMatch", "RougeL"]
@@ -144,6 +151,32 @@ def test_scores_are_measured_on_the_serving_weights(
     assert exit_code == 0
     assert manifest.training_precision == "nf4"
     assert label == metrics["servingPrecision"]
+
+
+def test_an_artifact_that_comes_back_damaged_is_no_result(
+    *,
+    store: Store,
+    store_config: StoreConfig,
+    base_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was uploaded is fetched and tried before the job is done; another attempt may help."""
+    upload = Store.upload
+
+    def damage(self: Store, path: Path, key: str) -> None:
+        upload(self, path, key)
+        if key.endswith(artifacts.WEIGHTS_FILE):
+            self.write(key, b"damaged")
+
+    monkeypatch.setattr(Store, "upload", damage)
+    job = trainer_jobs.build_job(store_config, base_folder=base_folder)
+
+    exit_code, message = run(job, tmp_path)
+
+    assert exit_code == 1
+    assert "is not what was uploaded" in message.message
+    assert not store.exists(artifacts.result_key("uid-1"))
 
 
 def test_a_failed_gate_is_a_result(
