@@ -20,7 +20,9 @@ from loraland_trainer.termination import Terminated
             "rows: row 3",
             id="bad-data",
         ),
-        pytest.param(MemoryError(), 43, "OutOfMemory", "lower training.maxSequenceLength", id="memory"),
+        pytest.param(
+            MemoryError(), 43, "OutOfMemory", "lower training.maxSequenceLength", id="memory"
+        ),
         pytest.param(
             torch.OutOfMemoryError("CUDA"), 43, "OutOfMemory", "use QLoRA", id="gpu-memory"
         ),
