@@ -46,10 +46,16 @@ class Phases:
         self._mirror = mirror
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        for kind, what in ((names.FINE_TUNE_JOB, "jobs"), (names.ADAPTER, "adapters")):
-            family = GaugeMetricFamily(
-                f"loraland_operator_{what}", f"{kind}s by phase.", labels=["phase"]
-            )
+        labels = ["phase"]
+        families = {
+            names.FINE_TUNE_JOB: GaugeMetricFamily(
+                "loraland_operator_jobs", "FineTuneJobs by phase.", labels=labels
+            ),
+            names.ADAPTER: GaugeMetricFamily(
+                "loraland_operator_adapters", "Adapters by phase.", labels=labels
+            ),
+        }
+        for kind, family in families.items():
             phases = Counts({phase.value: 0 for phase in names.PHASES[kind]})
             for obj in self._mirror.of_kind(kind):
                 phases[(obj.get("status") or {}).get("phase") or names.Phase.PENDING.value] += 1

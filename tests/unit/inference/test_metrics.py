@@ -68,7 +68,9 @@ def exported() -> dict[str, str]:
 
 
 def operator_names() -> set[str]:
-    found = re.findall(r"(Counter|Gauge|Histogram)\(\s*\"(loraland_\w+)\"", OPERATOR)
+    found = re.findall(
+        r"(Counter|Gauge|Histogram)(?:MetricFamily)?\(\s*\"(loraland_\w+)\"", OPERATOR
+    )
     return {f"{name}_total" if kind == "Counter" else name for kind, name in found}
 
 
