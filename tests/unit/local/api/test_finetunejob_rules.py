@@ -33,7 +33,7 @@ def evaluation_schema() -> Json:
     ],
 )
 def test_scores_that_cannot_be_had_are_refused(evaluation: Json, part: str) -> None:
-    """kubectl apply says it, before any pod runs."""
+    """An apply says it, before any pod runs."""
     causes = rules.check({"gate": {}} | evaluation, None, evaluation_schema(), "spec.evaluation")
 
     assert bool(part) == bool(causes)
