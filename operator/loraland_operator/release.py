@@ -46,12 +46,21 @@ async def release(
         await asyncio.sleep(wait_s)
     num_released = 0
     for namespace in namespaces or ("",):
-        held = [a for a in await cluster.list(kubernetes.ADAPTERS, namespace) if _is_held(a)]
+        held = await _find_held(cluster, namespace)
         for start in range(0, len(held), CHUNK):
             await leadership.seize(HOLD_S)
             chunk = held[start : start + CHUNK]
             num_released += sum(await asyncio.gather(*(_let_go(cluster, a) for a in chunk)))
     return num_released
+
+
+async def _find_held(cluster: Cluster, namespace: str) -> list[Object]:
+    try:
+        found = await cluster.list(kubernetes.ADAPTERS, namespace)
+    except NotFound:
+        log.info("there is no definition of Adapters, so there are none")
+        return []
+    return [adapter for adapter in found if _is_held(adapter)]
 
 
 def _is_held(adapter: Mapping[str, object]) -> bool:

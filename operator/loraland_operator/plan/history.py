@@ -82,7 +82,8 @@ def waited_s(
     if before and before[0].get("readyAt") and before[0]["digest"] == after[0]["digest"]:
         return None
     metadata, kind = obj["metadata"], names.ADAPTER
-    begun = metadata.get("creationTimestamp") if len(after) == 1 else None
+    is_first = all(revision["digest"] == after[0]["digest"] for revision in before)
+    begun = metadata.get("creationTimestamp") if is_first else None
     if after[0]["cause"].startswith(names.FINE_TUNE_JOB):
         kind = names.FINE_TUNE_JOB
         begun = (metadata.get("annotations") or {}).get(names.ANNOTATION_JOB_CREATED)
@@ -95,10 +96,14 @@ def _cause(adapter: Adapter, digest: str, before: Revision | None) -> str:
     metadata, source = adapter.metadata, adapter.spec.source
     if source.artifact is None:
         return IMPORT
+    known = before.cause.removeprefix(ROLLBACK) if before else ""
     if metadata.annotations.get(names.ANNOTATION_DIGEST) == digest:
-        return f"{names.FINE_TUNE_JOB}/{metadata.labels.get(names.LABEL_JOB, '')}"
+        job = f"{names.FINE_TUNE_JOB}/{metadata.labels.get(names.LABEL_JOB, '')}"
+        # What it published comes once; somebody who names it later goes back to it.
+        if job != known:
+            return job
     if before is not None:
-        return f"{ROLLBACK}{before.cause.removeprefix(ROLLBACK)}"
+        return f"{ROLLBACK}{known}"
     return SPEC
 
 

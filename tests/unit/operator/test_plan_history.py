@@ -104,6 +104,20 @@ def test_going_back_is_told_as_such() -> None:
     assert [n.reason for n in back.notes] == ["RolledBack"]
 
 
+def test_going_forth_again_is_no_publication() -> None:
+    """The job's annotations stay when somebody goes back by hand; its wait was over long ago."""
+    first = roll_out(adapter(EARLIER, job="first"))
+    second = roll_out(adapter(DIGEST, first.status, job="second"))
+    there = adapter(DIGEST, second.status, job="second").metadata
+    back = adapter(EARLIER, second.status).model_copy(update={"metadata": there})
+    again = adapter(DIGEST, roll_out(back).status).model_copy(update={"metadata": there})
+    obj = again.model_dump(by_alias=True, exclude_none=True)
+    forth = roll_out(again)
+
+    assert versions(forth)[0] == (DIGEST, "Rollback to FineTuneJob/second")
+    assert history.waited_s(obj, forth.status or {}, NOW) is None
+
+
 def test_history_is_as_long_as_the_spec_says() -> None:
     """The limit counts earlier versions; the current one is always there."""
     status = None
@@ -131,6 +145,11 @@ def test_second_look_changes_no_history() -> None:
         pytest.param(adapter(), ("Adapter", 3600.0), id="from-the-adapter"),
         pytest.param(
             adapter(DIGEST, roll_out(adapter(EARLIER)).status), None, id="a-later-change-by-hand"
+        ),
+        pytest.param(
+            adapter(DIGEST, roll_out(adapter(EARLIER)).status, revisionHistoryLimit=0),
+            None,
+            id="a-later-change-where-none-is-remembered",
         ),
     ],
 )
