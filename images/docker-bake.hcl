@@ -10,6 +10,7 @@ variable "PYTHON_IMAGE" { default = "docker.io/library/python:3.11-slim-bookworm
 
 variable "CPU_INDEX" { default = "https://download.pytorch.org/whl/cpu" }
 variable "CUDA_INDEX" { default = "https://download.pytorch.org/whl/cu130" }
+variable "CUDA_COMPILER" { default = "gcc libc6-dev" }
 
 group "default" { targets = ["operator", "inference", "trainer"] }
 group "cuda" { targets = ["inference-cuda", "trainer-cuda"] }
@@ -51,13 +52,13 @@ target "trainer" {
 target "inference-cuda" {
   inherits  = ["inference"]
   platforms = ["linux/amd64"]
-  args      = { TORCH_INDEX = CUDA_INDEX }
+  args      = { TORCH_INDEX = CUDA_INDEX, COMPILER = CUDA_COMPILER }
   tags      = ["${REGISTRY}/inference:${VERSION}-cuda"]
 }
 
 target "trainer-cuda" {
   inherits  = ["trainer"]
   platforms = ["linux/amd64"]
-  args      = { TORCH_INDEX = CUDA_INDEX }
+  args      = { TORCH_INDEX = CUDA_INDEX, COMPILER = CUDA_COMPILER }
   tags      = ["${REGISTRY}/trainer:${VERSION}-cuda"]
 }

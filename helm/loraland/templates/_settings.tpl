@@ -77,8 +77,8 @@ redis://{{ include "loraland.fullname" . }}-redis.{{ .Release.Namespace }}.svc:6
 {{- if and .prefetch.enabled (eq .cache.kind "emptyDir") -}}
 {{- fail (printf "%s: prefetch.enabled wants a cache that outlives its pod: set cache.kind to hostPath or persistentVolumeClaim" $field) -}}
 {{- end -}}
-{{- if ge (int .drainGraceS) (int .terminationGracePeriodSeconds) -}}
-{{- fail (printf "%s: terminationGracePeriodSeconds %v must exceed drainGraceS %v" $field .terminationGracePeriodSeconds .drainGraceS) -}}
+{{- if ge (add (int .drainGraceS) (int .preStopSleepS)) (int64 .terminationGracePeriodSeconds) -}}
+{{- fail (printf "%s: terminationGracePeriodSeconds %v must exceed drainGraceS %v and preStopSleepS %v together" $field .terminationGracePeriodSeconds .drainGraceS .preStopSleepS) -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.networkPolicy.egress.enabled (not .Values.networkPolicy.egress.to) -}}

@@ -139,6 +139,10 @@ TOGETHER: dict[str, tuple[charts.Object, str]] = {
         one(drainGraceS=60, terminationGracePeriodSeconds=30),
         "must exceed drainGraceS",
     ),
+    "killed-after-a-long-pause": (
+        one(preStopSleepS=20, drainGraceS=25, terminationGracePeriodSeconds=45),
+        "must exceed drainGraceS 25 and preStopSleepS 20 together",
+    ),
     "unknown-base-model": (
         one(deployments=[{"baseModel": "large"}]),
         "large is not in catalogue.baseModels, which has: smollm2-135m-instruct",

@@ -63,6 +63,16 @@ def test_bake_builds_each_image_that_the_chart_names() -> None:
         assert images[part]["repository"] == f"loraland/{part}"
 
 
+def test_images_for_gpus_carry_a_compiler() -> None:
+    """Triton builds the launcher of its first kernel with one; without it no adapter is applied."""
+    targets = re.findall(r'^target "\w+-cuda" {\n(.*?)^}', BAKE, re.M | re.S)
+
+    assert len(targets) == 2
+    assert all("COMPILER = CUDA_COMPILER" in target for target in targets)
+    assert re.search(r'^variable "CUDA_COMPILER" { default = "gcc .+" }$', BAKE, re.M)
+    assert "apt-get install -y --no-install-recommends ${COMPILER}" in stage("run")
+
+
 def test_exposed_ports_are_the_charts() -> None:
     """What an image says it listens on is what the pods say."""
     rendered = charts.render(charts.NEEDED)
