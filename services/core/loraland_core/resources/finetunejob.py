@@ -148,8 +148,6 @@ class GateSpec(Model):
 
 
 class EvaluationSpec(Model):
-    """How base and tuned model are compared on held-out rows."""
-
     """How well base and tuned model answer the held-out rows."""
 
     model_config = _config(
