@@ -25,6 +25,14 @@ deployment="$(kubectl get deploy -n "$NAMESPACE" -l "loraland.dev/base-model=$BA
 kubectl rollout status -n "$NAMESPACE" "$deployment" --timeout 40m
 slots="$(kubectl get -n "$NAMESPACE" "$deployment" -o jsonpath='{.spec.template.spec.containers[0].env[?(@.name=="LORALAND_NUM_SLOTS")].value}')"
 
+forward=""
+clean() {
+  echo "== removing them"
+  [ -z "$forward" ] || kill "$forward" 2>/dev/null || true
+  kubectl delete adapters -n "$TENANT" -l loraland.dev/acceptance=true --wait=false
+}
+trap clean EXIT
+
 echo "== publishing $COUNT adapters"
 "$PYTHON" scripts/accept_adapters.py --repo "$REPO" --base-model "$BASE_MODEL" --bucket "$BUCKET" \
   ${ENDPOINT_URL:+--endpoint-url "$ENDPOINT_URL"} --namespace "$TENANT" --count "$COUNT" \
@@ -34,11 +42,7 @@ kubectl wait -n "$TENANT" --for=condition=Ready adapters -l loraland.dev/accepta
 echo "== measuring"
 kubectl port-forward -n "$NAMESPACE" "$deployment" "$PORT:8500" >/dev/null &
 forward=$!
-trap 'kill "$forward" 2>/dev/null || true' EXIT
 adapters=()
 for index in $(seq -f %02g 0 $((COUNT - 1))); do adapters+=("$TENANT/accept-$index"); done
 "$PYTHON" scripts/accept_gpu.py --address "127.0.0.1:$PORT" --adapters "${adapters[@]}" \
   --slots "$slots" --report "$REPORT"
-
-echo "== removing them"
-kubectl delete adapters -n "$TENANT" -l loraland.dev/acceptance=true --wait=false

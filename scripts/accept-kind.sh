@@ -32,10 +32,12 @@ kubectl wait --namespace default --for=condition=Succeeded finetunejob/support-d
 kubectl wait --namespace default --for=condition=Ready adapter/support-desk --timeout 5m
 
 step "Ask"
-kubectl run ask --namespace "$NAMESPACE" --rm --attach --restart=Never --quiet \
+answer="$(kubectl run ask --namespace "$NAMESPACE" --rm --attach --restart=Never --quiet \
   --image "$(kubectl get deploy -n "$NAMESPACE" -l app.kubernetes.io/component=inference -o jsonpath='{.items[0].spec.template.spec.containers[0].image}')" \
   --env "TOKEN=$TOKEN" --env "ADDRESS=dns:///loraland-inference-smollm2-135m-instruct-headless:8500" \
-  --command -- python -c "$(cat scripts/ask.py)" | tee /dev/stderr | grep -q '"intent"'
+  --command -- python -c "$(cat scripts/ask.py)")"
+printf '%s\n' "$answer"
+[[ "$answer" == *'"intent"'* ]]
 
 step "Upgrade, and uninstall"
 helm upgrade loraland helm/loraland --namespace "$NAMESPACE" --reuse-values --set inference.numSlots=4 --wait --timeout 10m

@@ -41,8 +41,9 @@ class Load:
     num_requests: int
     num_failed: int
     output_tokens_per_s: float
-    ttft_p50_s: float
-    ttft_p95_s: float
+    # None where no request was answered.
+    ttft_p50_s: float | None
+    ttft_p95_s: float | None
 
 
 async def measure_parity(client: Any, adapters: Sequence[str]) -> dict[str, Any]:
@@ -102,8 +103,8 @@ async def measure_load(
         num_requests=num_requests,
         num_failed=counts["failed"],
         output_tokens_per_s=counts["tokens"] / lasted,
-        ttft_p50_s=statistics.median(ttfts) if ttfts else float("inf"),
-        ttft_p95_s=ttfts[int(0.95 * (len(ttfts) - 1))] if ttfts else float("inf"),
+        ttft_p50_s=statistics.median(ttfts) if ttfts else None,
+        ttft_p95_s=ttfts[int(0.95 * (len(ttfts) - 1))] if ttfts else None,
     )
 
 
@@ -119,11 +120,11 @@ async def measure(client: Any, options: argparse.Namespace) -> dict[str, Any]:
     load = await measure_load(client, adapters[: options.count], **sizes)
     fitting = await measure_load(client, adapters[: max(1, slots // 2)], **sizes)
     beyond = await measure_load(client, adapters[: slots * 2], **sizes)
-    ratio = beyond.output_tokens_per_s / fitting.output_tokens_per_s
+    ratio = beyond.output_tokens_per_s / (fitting.output_tokens_per_s or float("inf"))
     checks = {
         "parity": parity["isPassed"],
-        "load": load.num_failed == 0 and load.ttft_p95_s <= MAX_TTFT_P95_S,
-        "cliff": beyond.num_failed == 0 and ratio >= MIN_CLIFF_RATIO,
+        "load": load.num_failed == 0 and (load.ttft_p95_s or 0.0) <= MAX_TTFT_P95_S,
+        "cliff": fitting.num_failed == beyond.num_failed == 0 and ratio >= MIN_CLIFF_RATIO,
     }
     return {
         "schemaVersion": 1,

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import importlib.util
+import json
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class Replica:
         return [found]
 
     async def stream(self, *, adapter: str, **_: Any) -> AsyncIterator[Piece]:
-        if adapter == self._broken:
+        if self._broken in (adapter, "all"):
             raise RuntimeError("no such adapter")
         for _n in range(3):
             await asyncio.sleep(0)
@@ -99,6 +100,15 @@ def test_failed_requests_fail_the_load(tmp_path: Path) -> None:
 
     assert report["load"]["num_failed"] == 8
     assert not report["checks"]["load"]
+
+
+def test_release_that_answers_nobody_is_reported(tmp_path: Path) -> None:
+    """A failure is a report, too, and one that every reader of JSON can read."""
+    report = measure(Replica(broken="all"), tmp_path)
+
+    assert not report["isPassed"]
+    assert report["cliff"]["throughputRatio"] == 0.0
+    assert json.dumps(report, allow_nan=False)
 
 
 def test_too_few_adapters_for_the_cliff_are_refused(tmp_path: Path) -> None:
