@@ -137,6 +137,6 @@ def test_kubectl_explains_spec_and_status(world: World, crd: dict[str, object]) 
 
 def test_events_are_listed_with_their_object(world: World) -> None:
     """`kubectl events --for` finds the story of one object."""
-    told = kubectl(world, "events", "--for", "finetunejob/broken")
+    events = ("events", "--for", "finetunejob/broken")
 
-    wait_for(lambda: "InvalidRow" in told, "the failure among the events")
+    wait_for(lambda: "InvalidRow" in kubectl(world, *events), "the failure among the events")
