@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -33,8 +33,10 @@ class Processes:
 
     def _sample(self) -> None:
         while not self._ended.wait(0.5):
-            found = [p.memory_info().rss for p in _children("loraland_operator") if p.is_running()]
-            self._peak_bytes = max([self._peak_bytes, *found])
+            for process in _children("loraland_operator"):
+                # It may end between two looks.
+                with suppress(psutil.NoSuchProcess):
+                    self._peak_bytes = max(self._peak_bytes, process.memory_info().rss)
 
 
 def _children(module: str) -> list[psutil.Process]:
