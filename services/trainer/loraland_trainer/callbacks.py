@@ -53,6 +53,8 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         if is_over:
             # The pod's grace period is for this.
             self._checkpoints.wait()
+            # The launcher ends all others soon after the first that ends: they end together.
+            group.any_of(is_over)
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
@@ -82,9 +84,12 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         if not logs or "loss" not in logs:
             return
         loss = logs["loss"]
-        if not math.isfinite(loss):
+        # After the last step no loss would tell that its gradient has spoilt the weights.
+        norm = logs.get("grad_norm", 0.0)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            found = f"gradient's norm is {norm}" if math.isfinite(loss) else f"loss is {loss}"
             raise InvalidInput(
-                f"the loss is {loss} at step {state.global_step}; lower training.learningRate or"
+                f"the {found} at step {state.global_step}; lower training.learningRate or"
                 " look for broken rows",
                 field="spec.training",
                 reason="LossNotFinite",

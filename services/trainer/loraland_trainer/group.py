@@ -17,6 +17,8 @@ from loraland_core.jobspec import ExitCode
 from torch import distributed
 
 JOIN_TIMEOUT_S = 900
+# Within the pod's grace period, which is 120 s.
+SHUTDOWN_TIMEOUT_S = 110
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ def launch(group: Group) -> int:
         rdzv_configs={"rank": group.node_rank, "timeout": JOIN_TIMEOUT_S},
         run_id="loraland",
         max_restarts=0,
+        # Its own 30 s would end an upload that the pod's grace period has time for.
+        shutdown_timeout=SHUTDOWN_TIMEOUT_S,
         monitor_interval=0.2,
     )
     try:

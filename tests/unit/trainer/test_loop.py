@@ -12,10 +12,13 @@ from loraland_core.errors import InvalidInput, Unavailable
 from loraland_core.resources.finetunejob import LoraSpec, TrainingSpec
 from loraland_models.weights import Precision
 from loraland_trainer import loop, model
+from loraland_trainer.callbacks import Reporter
 from loraland_trainer.checkpoints import Checkpoints
 from loraland_trainer.examples import Example
 from loraland_trainer.progress import Board
+from loraland_trainer.steps import StepCollator
 from loraland_trainer.termination import Terminated, Terminator
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 PAD = 258
 FLOAT32 = Precision(dtype="float32", quantization="none")
@@ -202,6 +205,18 @@ def test_a_loss_that_is_no_number_ends_the_job(tmp_path: Path) -> None:
             checkpoint_every_steps=1,
             terminator=Terminator(),
         )
+
+    assert caught.value.reason == "LossNotFinite"
+
+
+def test_a_gradient_that_is_no_number_ends_the_job() -> None:
+    """Of the last step there is no later loss that would tell."""
+    reporter = Reporter(Board(), StepCollator())
+    state = TrainerState(global_step=6, max_steps=6)
+    logs = {"loss": 1.0, "grad_norm": float("inf")}
+
+    with pytest.raises(InvalidInput, match="the gradient's norm is inf at step 6; lower") as caught:
+        reporter.on_log(TrainingArguments(use_cpu=True), state, TrainerControl(), logs=logs)
 
     assert caught.value.reason == "LossNotFinite"
 
