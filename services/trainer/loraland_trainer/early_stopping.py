@@ -36,10 +36,7 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
         before = [entry["held_out_loss"] for entry in looks(state)]
         state.log_history.append({"step": state.global_step, "held_out_loss": loss})
         log.info("step %d: held-out loss %.4f", state.global_step, loss)
-        if (
-            loss < min(before, default=float("inf")) - float(self._spec.min_improvement)
-            or not self._best_weights
-        ):
+        if loss < self._best_loss:
             self._keep(given["model"], loss)
         if num_in_vain([*before, loss], float(self._spec.min_improvement)) >= self._spec.patience:
             self.stopped_at = state.global_step

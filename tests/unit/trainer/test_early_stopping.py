@@ -58,3 +58,19 @@ def test_a_run_that_goes_on_remembers_its_looks() -> None:
 
     seen = [entry["held_out_loss"] for entry in state.log_history]
     assert seen == [3.0, 1.0, 2.0, 2.5]
+
+
+def test_after_an_interruption_the_best_of_the_later_looks_is_kept() -> None:
+    """The matrices of the best look went with the pod; those of the next best stand in."""
+    waiting = iter([2.0, 1.5, 1.8])
+    callback = EarlyStopping(EarlyStoppingSpec(every_steps=1, patience=9), lambda: next(waiting))
+    state = TrainerState(log_history=[{"step": 1, "held_out_loss": 1.0}], global_step=1)
+    model = torch.nn.Linear(1, 1, bias=False)
+    for step in (2, 3, 4):
+        state.global_step = step
+        model.weight.data.fill_(step)
+        callback.on_step_end(TrainingArguments(use_cpu=True), state, TrainerControl(), model=model)
+
+    callback.restore_best(model)
+
+    assert model.weight.item() == 3
