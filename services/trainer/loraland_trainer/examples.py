@@ -161,6 +161,8 @@ def build_examples(
     num_dropped = 0
     for number, row in enumerate(rows, start=1):
         whole = _build(row, number, spec, tokenizer)
+        if not whole.prompt:
+            raise _no_prompt(number, what)
         known.append(whole.num_tokens)
         if whole.num_tokens > max_tokens and long_rows != "Cut":
             num_dropped += 1
@@ -182,6 +184,15 @@ def build_examples(
     )
     log.info("%s: %s", what, built.report.sentence())
     return built
+
+
+def _no_prompt(number: int, what: str) -> InvalidInput:
+    return InvalidInput(
+        f"the {number}. of the rows {what} has an empty prompt, after which nothing can be predicted;"
+        " write some text into the template, or leave such rows out by dataset.filter",
+        field="spec.dataset.prompt",
+        reason="InvalidRow",
+    )
 
 
 def _too_long(num_rows: int, named: Sequence[str], max_tokens: int) -> InvalidInput:

@@ -25,10 +25,11 @@ class RowFilter:
 
     def admits(self, row: Row) -> bool:
         """Return whether the row meets every condition."""
-        for condition, bound in zip(self._conditions, self._bounds, strict=True):
-            value = column(row, condition.column)
-            if value is not None:
-                self._unseen.discard(condition.column)
+        values = [column(row, condition.column) for condition in self._conditions]
+        # Of every condition: the one that a row fails must not hide the columns of those after it.
+        seen = zip(self._conditions, values, strict=True)
+        self._unseen -= {condition.column for condition, value in seen if value is not None}
+        for condition, bound, value in zip(self._conditions, self._bounds, values, strict=True):
             if not _meets(value, condition, bound):
                 self.num_left_out += 1
                 return False

@@ -142,3 +142,13 @@ def test_examples_lie_on_disk_and_come_back() -> None:
     assert built[0:1] == [built[0]]
     with pytest.raises(IndexError):
         built[2]
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    """End to end, its answer would be predicted from another row's end."""
+    spec = DatasetSpec(prompt="{q}", completion="{a}")
+
+    with pytest.raises(InvalidInput, match="has an empty prompt") as caught:
+        build([{"q": "up?", "a": "no"}, {"q": "", "a": "no"}], spec)
+
+    assert caught.value.field == "spec.dataset.prompt"

@@ -52,6 +52,16 @@ def test_all_conditions_must_be_met() -> None:
     assert not row_filter.admits({"a": 1, "b": {"c": "y"}})
 
 
+def test_a_column_behind_a_failing_condition_is_known() -> None:
+    """What one condition leaves out does not make the next one's column a typing error."""
+    row_filter = RowFilter([condition("In", "x"), condition("Exists", column="b")])
+
+    row_filter.admits({"a": "y", "b": 1})
+
+    row_filter.check_columns()
+    assert row_filter.num_left_out == 1
+
+
 @pytest.mark.parametrize(
     ("operator", "values", "part"),
     [
