@@ -14,6 +14,7 @@ import servers
 import tiny_base
 import trainer_jobs
 from hub_server import Fault, Hub, Repository
+from huggingface_hub import get_session
 from loraland_core import artifacts, jobspec
 from loraland_core.errors import InvalidInput
 from loraland_core.resources.dataset import DatasetSpec, HuggingFaceDataset
@@ -282,3 +283,12 @@ def test_a_pod_says_which_data_set_is_gated(
 
     assert exit_code == jobspec.ExitCode.INVALID_JOB, said
     assert '"reason": "DatasetGated"' in said
+
+
+def test_every_request_to_a_hub_has_an_end(tmp_path: Path, the_hub: Hub) -> None:
+    """Also those that the libraries make on their own, without a limit."""
+    get_session().timeout = None
+
+    load(tmp_path)
+
+    assert get_session().timeout.read == hub.TIMEOUT_S

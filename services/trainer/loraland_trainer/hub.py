@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import datasets
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, get_session
 from huggingface_hub import errors as hub_errors
 from loraland_core.errors import InvalidInput, Unavailable
 from loraland_core.resources.dataset import HuggingFaceDataset
@@ -127,6 +127,9 @@ def _insist(where: str, act: Callable[[], T]) -> T:
     delay_s = FIRST_DELAY_S
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
+            # The libraries' own calls would wait for ever for a Hub that accepts and says nothing.
+            # Each time: they make themselves a new session after an error.
+            get_session().timeout = TIMEOUT_S
             return act()
         except InvalidInput:
             raise
