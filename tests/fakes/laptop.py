@@ -111,10 +111,17 @@ class Laptop:
     def strays(self) -> list[str]:
         """Return the command lines of all processes that run for this stack's pods."""
         return [
-            " ".join(process.cmdline())
+            _command_of(process)
             for process in psutil.process_iter()
             if str(self.directory / "kubelet") in _environment_of(process).get("LORALAND_ROOT", "")
         ]
+
+
+def _command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return f"process {process.pid}, which ends"
 
 
 def _environment_of(process: psutil.Process) -> dict[str, str]:

@@ -152,6 +152,7 @@ async def test_metrics_and_probes_tell_of_the_replica(world: World) -> None:
     assert [line for line in expected if line not in text] == []
 
 
+@pytest.mark.slow
 async def test_certificate_and_callers_change_without_a_restart(restored: World) -> None:
     """A broken certificate is told by a metric; a new one serves; a caller taken out is refused."""
     world = restored

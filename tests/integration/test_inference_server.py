@@ -341,6 +341,7 @@ async def test_engine_that_dies_fails_its_requests_and_is_started_again(world: W
     assert after.completion_tokens == 8
 
 
+@pytest.mark.slow
 async def test_engine_that_hangs_is_dumped_and_started_again(world: World) -> None:
     """Stopped in the middle of its work, the engine is killed by the watchdog."""
     async with world.replica.client(max_attempts=1) as client:
@@ -405,6 +406,7 @@ async def test_health_and_reflection_are_open_to_everyone(world: World) -> None:
     assert services >= {names[1], names[2], "grpc.health.v1.Health"}
 
 
+@pytest.mark.slow
 async def test_replica_drains_and_a_new_one_finds_its_disk(world: World) -> None:
     """SIGTERM lets a stream finish, exit 0; a new replica serves from disk while S3 is away."""
     left = world.land.folder / "cache" / "adapters" / ".partial-left"

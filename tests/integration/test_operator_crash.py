@@ -86,6 +86,7 @@ def torment(world: World, is_done: threading.Event) -> None:
         alive_s += 0.01
 
 
+@pytest.mark.slow
 def test_kill_again_and_again_changes_nothing(world: World) -> None:
     """Kills all over the first moments of its lives, in the middle of whatever goes on."""
     name = "restless"
@@ -188,6 +189,7 @@ def test_operator_stops_when_told(world: World) -> None:
     assert "Warning" not in world.log()
 
 
+@pytest.mark.slow
 def test_redis_outage_is_told_and_healed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """While Redis is away conditions say so, a deletion waits; back, all is made good."""
     digest = world.upload_artifact("patient").digest

@@ -63,6 +63,7 @@ def set_digest(world: World, digest: str) -> None:
     world.api.patch(path_of(ADAPTERS, "desk"), change)
 
 
+@pytest.mark.slow
 def test_versions_go_forth_and_back(world: World) -> None:
     """A worse version is left for the one before it; the next job's takes over all the same."""
     first = train(world, "first", revision="rev-1")

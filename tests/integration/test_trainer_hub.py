@@ -254,6 +254,7 @@ def hub_job(store: StoreConfig, repo: str, folder: Path | None = None) -> jobspe
     return trainer_jobs.build_job(store, base_folder=folder, dataset=rows)
 
 
+@pytest.mark.slow
 def test_a_pod_finds_its_hub_by_the_environment(
     the_hub: Hub, store: Store, store_config: StoreConfig, tmp_path: Path
 ) -> None:

@@ -76,6 +76,7 @@ def test_a_job_leaves_a_whole_artifact(
     assert store.uri(f"adapters/team/words/{result.digest}/") == result.uri
 
 
+@pytest.mark.slow
 def test_what_was_cut_is_in_metrics_result_and_card(
     store: Store, store_config: StoreConfig, base_folder: Path, tmp_path: Path
 ) -> None:
@@ -107,6 +108,7 @@ def test_what_was_cut_is_in_metrics_result_and_card(
     assert "over 8 tokens, 1 prompts lost their beginning" in card
 
 
+@pytest.mark.slow
 def test_artifact_names_no_path_of_the_machine(
     store: Store, store_config: StoreConfig, base_folder: Path, tmp_path: Path
 ) -> None:
@@ -385,6 +387,7 @@ def pod(
     process.communicate()
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_pod_in_training(
     pod: "subprocess.Popen[str]", store: Store, tmp_path: Path
 ) -> None:

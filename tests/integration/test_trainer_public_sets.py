@@ -72,6 +72,7 @@ def test_every_real_row_fits_the_templates(copies: Path, example: str, folder: s
         assert all(example_.reference.strip() for example_ in built)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("example", "folder"), SETS)
 def test_the_job_runs_on_real_rows(
     *,

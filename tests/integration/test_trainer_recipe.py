@@ -27,6 +27,7 @@ def run(job: JobSpec, folder: Path) -> tuple[int, Any]:
     return exit_code, jobspec.parse_termination_message(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", ["Packed", "LengthGrouped"])
 def test_a_recipe_is_followed(
     *, store: Store, store_config: StoreConfig, tmp_path: Path, batching: str
