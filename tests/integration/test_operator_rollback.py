@@ -10,6 +10,8 @@ from operator_objects import build_job_object
 from operator_world import World, path_of, running_world, wait_for
 
 JOBS, ADAPTERS = names.FINE_TUNE_JOBS, names.ADAPTERS
+# One story: each test goes on where the one before has ended.
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,6 @@ def set_digest(world: World, digest: str) -> None:
     world.api.patch(path_of(ADAPTERS, "desk"), change)
 
 
-@pytest.mark.slow
 def test_versions_go_forth_and_back(world: World) -> None:
     """A worse version is left for the one before it; the next job's takes over all the same."""
     first = train(world, "first", revision="rev-1")
