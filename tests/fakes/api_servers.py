@@ -23,5 +23,5 @@ def api_process(state: Path, *, port: int = 0) -> Iterator[Path]:
         yield state / "kubeconfig"
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
         process.stdout.close()
