@@ -56,6 +56,7 @@ def typed(block: shell_blocks.Block) -> str:
     return f"# line {block.line}\n{before}{block.text}"
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the page makes passwords with openssl")
 def test_blocks_of_the_page_run(cluster: Laptop, tmp_path: Path) -> None:
     """Whoever types what stands there gets no error; what needs a cluster with nodes is counted."""
     folder = tmp_path / "checkout"
